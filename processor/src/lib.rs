@@ -1,0 +1,1 @@
+//! Under construction in the first commits: see `ARCHITECTURE.md`.
