@@ -1,1 +1,6 @@
-//! Under construction in the first commits: see `ARCHITECTURE.md`.
+//! Headwater: a Kafka-native, log-centric stream processor.
+
+pub mod broker;
+pub mod record;
+pub mod time;
+pub mod wake;
