@@ -25,7 +25,7 @@ pub struct Topic<K, V> {
 
 impl<K, V> Topic<K, V> {
     /// Names a topic and says how its keys and values are written.
-    pub fn new(name: impl Into<Arc<str>>, key: impl Serde<K>, value: impl Serde<V>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>, key: impl Serde<K> + 'static, value: impl Serde<V> + 'static) -> Self {
         Self { name: name.into(), key: Arc::new(key), value: Arc::new(value) }
     }
 
@@ -58,7 +58,7 @@ pub struct Store<K, V> {
 
 impl<K, V> Store<K, V> {
     /// Names a store and says how its keys and values are written.
-    pub fn new(name: impl Into<Arc<str>>, key: impl Serde<K>, value: impl Serde<V>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>, key: impl Serde<K> + 'static, value: impl Serde<V> + 'static) -> Self {
         Self { name: name.into(), key: Arc::new(key), value: Arc::new(value) }
     }
 

@@ -18,7 +18,7 @@ pub struct Grouped<K, V> {
 
 impl<K, V> Grouped<K, V> {
     /// Serdes for the repartition topic.
-    pub fn with(key: impl Serde<K>, value: impl Serde<V>) -> Self {
+    pub fn with(key: impl Serde<K> + 'static, value: impl Serde<V> + 'static) -> Self {
         Self { key: Arc::new(key), value: Arc::new(value), name: None }
     }
 

@@ -16,7 +16,7 @@ pub use table::KTable;
 use crate::error::Result;
 use crate::node::{Children, Factory, Source, SourceNode, children, output};
 use crate::topic::{SharedSerde, Topic};
-use crate::topology::{NodeId, Plan, SourceFactory, Topology, TopicName};
+use crate::topology::{NodeId, Plan, SourceFactory, TopicName, Topology};
 
 /// Begins a program.
 ///

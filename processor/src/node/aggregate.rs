@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use headwater_changelog::StoreId;
+use headwater_changelog::layout::Timestamped;
+use headwater_changelog::{Entry, StoreId};
 
 use super::{Change, Key, Node, Output, RawKey};
 use crate::error::Result;
 use crate::record::Timestamp;
-use crate::serde::Encoded;
+use crate::serde::{Encoded, Serde, SerdeError};
 use crate::task::TaskContext;
 use crate::topic::SharedSerde;
 use crate::topology::OutputIndex;
@@ -33,6 +34,45 @@ pub(crate) struct Aggregate<K, V, A> {
     pub(crate) value_bytes: Vec<u8>,
 }
 
+/// Why an aggregate could not be brought up to date.
+enum Fault {
+    State(headwater_changelog::Error),
+    Stored(SerdeError),
+    Encoded(SerdeError),
+}
+
+impl<K, V, A> Aggregate<K, V, A> {
+    /// Reads, folds and writes one entry with one look-up. The new local bytes are left in `value_bytes`.
+    fn update(
+        fold: &Fold<K, V, A>,
+        serde: &dyn Serde<A>,
+        entry: &mut Entry<'_>,
+        bytes: &mut Vec<u8>,
+        (key, value, at): (&K, V, Timestamp),
+    ) -> Result<(Option<A>, Timestamp), Fault> {
+        let (timestamp, old) = match entry.value() {
+            None => (at, None),
+            Some(stored) => {
+                let (stored_at, stored) = Timestamped::decode(stored).map_err(Fault::State)?;
+                (at.max(stored_at), Some(serde.decode(Some(stored)).map_err(Fault::Stored)?))
+            }
+        };
+        let new = fold(key, value, old);
+        bytes.clear();
+        bytes.extend_from_slice(&timestamp.to_be_bytes());
+        match serde.encode(&new, bytes).map_err(Fault::Encoded)? {
+            Encoded::Bytes => {
+                entry.set(bytes).map_err(Fault::State)?;
+                Ok((Some(new), timestamp))
+            }
+            Encoded::Null => {
+                entry.delete();
+                Ok((None, timestamp))
+            }
+        }
+    }
+}
+
 impl<K, V, A: Clone> Node<K, V> for Aggregate<K, V, A> {
     fn push(&mut self, cx: &mut TaskContext<'_>, key: Key<'_, K>, value: V, at: Timestamp) -> Result<()> {
         let encoding = self.key.canonical();
@@ -49,36 +89,16 @@ impl<K, V, A: Clone> Node<K, V> for Aggregate<K, V, A> {
                 }
             }
         };
-        let mut timestamp = at;
-        let mut old = None;
-        if let Some(stored) = cx.state().get(self.store, raw)? {
-            let Some((stored_at, bytes)) = stored.split_first_chunk::<TIMESTAMP_BYTES>() else {
-                let length = stored.len();
-                return Err(cx.corrupt(&format!("{length} stored bytes where a timestamp needs {TIMESTAMP_BYTES}")));
-            };
-            timestamp = at.max(Timestamp::from_be_bytes(*stored_at));
-            // The bytes are lent by the store, so the error is kept until the loan has ended.
-            match self.value.decode(Some(bytes)) {
-                Ok(decoded) => old = Some(decoded),
-                Err(error) => return Err(cx.corrupt(&error.0)),
-            }
-        }
-        let new = (self.fold)(key.typed, value, old);
-        self.value_bytes.clear();
-        self.value_bytes.extend_from_slice(&timestamp.to_be_bytes());
-        let encoded = self.value.encode(&new, &mut self.value_bytes).map_err(|error| cx.refuse("aggregate", &error))?;
-        let new = match encoded {
-            Encoded::Bytes => {
-                cx.state().put(self.store, raw, &self.value_bytes)?;
-                cx.log(self.changelog, raw, self.value_bytes.get(TIMESTAMP_BYTES..), timestamp)?;
-                Some(new)
-            }
-            Encoded::Null => {
-                cx.state().delete(self.store, raw)?;
-                cx.log(self.changelog, raw, None, timestamp)?;
-                None
-            }
-        };
+        let mut entry = cx.state().entry(self.store, raw)?;
+        let record = (key.typed, value, at);
+        let updated = Self::update(&self.fold, &*self.value, &mut entry, &mut self.value_bytes, record);
+        let (new, timestamp) = updated.map_err(|fault| match fault {
+            Fault::State(error) => error.into(),
+            Fault::Stored(error) => cx.refuse("the stored aggregate of its key", &error),
+            Fault::Encoded(error) => cx.refuse("its aggregate", &error),
+        })?;
+        let logged = new.is_some().then(|| self.value_bytes.get(TIMESTAMP_BYTES..)).flatten();
+        cx.log(self.changelog, raw, logged, timestamp)?;
         let raw = encoding.map(|encoding| RawKey { bytes: raw, encoding });
         self.output.forward(cx, Key { typed: key.typed, raw }, Change { new }, timestamp)
     }

@@ -57,10 +57,7 @@ impl<'t> Arena<'t> {
 }
 
 /// Makes the children of a node, each with everything below it.
-pub(crate) fn output<K: 'static, V: 'static>(
-    arena: &mut Arena<'_>,
-    children: &Children<K, V>,
-) -> Result<Output<K, V>> {
+pub(crate) fn output<K: 'static, V: 'static>(arena: &mut Arena<'_>, children: &Children<K, V>) -> Result<Output<K, V>> {
     let attached = children.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut ports = Vec::with_capacity(attached.len());
     for (id, factory) in &attached {

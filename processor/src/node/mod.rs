@@ -14,7 +14,8 @@ use std::rc::Rc;
 
 pub(crate) use aggregate::Aggregate;
 pub(crate) use arena::{Arena, Children, Factory, children, output};
-pub(crate) use endpoint::{Payload, Sink, Source, SourceNode};
+pub use endpoint::Payload;
+pub(crate) use endpoint::{Sink, Source, SourceNode};
 pub(crate) use stateless::{Filter, FlatMapValues, Map, MapValues};
 
 use crate::error::Result;
@@ -79,7 +80,9 @@ impl<K, V: Clone> Output<K, V> {
     /// Pushes a record to every child; all but the last get a clone of the value.
     #[inline]
     pub(crate) fn forward(&self, cx: &mut TaskContext<'_>, key: Key<'_, K>, value: V, at: Timestamp) -> Result<()> {
-        let Some((last, others)) = self.children.split_last() else { return Ok(()) };
+        let Some((last, others)) = self.children.split_last() else {
+            return Ok(());
+        };
         for child in others {
             child.borrow_mut().push(cx, key, value.clone(), at)?;
         }

@@ -36,7 +36,7 @@ pub struct SerdeError(pub String);
     message = "`{Self}` does not encode and decode `{T}`",
     note = "choose a serde of that type (`Utf8` for `String`, `I64` for `i64`, `Json` for anything with serde's derives, `Nullable(..)` for an `Option`), or implement `Serde<{T}>`"
 )]
-pub trait Serde<T>: Send + Sync + 'static {
+pub trait Serde<T>: Send + Sync {
     /// Appends the value's bytes to `into`.
     fn encode(&self, value: &T, into: &mut Vec<u8>) -> Result<Encoded, SerdeError>;
     /// Makes a value of bytes, `None` being null.

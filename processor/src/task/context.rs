@@ -63,17 +63,7 @@ impl<'a> TaskContext<'a> {
     /// The error for a part of the current record that cannot be decoded or encoded.
     #[cold]
     pub(crate) fn refuse(&self, part: &str, error: &SerdeError) -> Error {
-        self.record_error(format!("{part}: {error}"))
-    }
-
-    /// The error for stored bytes that are not what the store's serde writes.
-    #[cold]
-    pub(crate) fn corrupt(&self, reason: &str) -> Error {
-        self.record_error(format!("the stored value of its key cannot be read: {reason}"))
-    }
-
-    #[cold]
-    fn record_error(&self, reason: String) -> Error {
+        let reason = format!("{part}: {error}");
         let Origin { topic, partition, offset } = self.origin;
         Error::Record(Box::new(RecordError { topic: topic.to_owned(), partition, offset, reason }))
     }

@@ -50,7 +50,9 @@ impl Outlet {
     /// The partition for the next record without a key.
     pub(crate) fn next_partition(&mut self, topic: OutputIndex) -> Result<i32> {
         let partitions = self.partitions(topic)?;
-        let Some(known) = self.topics.get_mut(topic.0) else { return Ok(0) };
+        let Some(known) = self.topics.get_mut(topic.0) else {
+            return Ok(0);
+        };
         let chosen = known.next;
         known.next = (chosen + 1).checked_rem(partitions).unwrap_or(0);
         Ok(chosen)

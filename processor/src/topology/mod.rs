@@ -84,9 +84,9 @@ impl Topology {
         // FNV-1a: stable across versions and machines, and nobody attacks it.
         let text = format!("{:?}", self.subtopologies);
         let nodes = self.plan.nodes.iter().map(|node| node.name.as_str()).chain(std::iter::once(text.as_str()));
-        nodes.flat_map(|name| name.bytes().chain([0])).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+        nodes
+            .flat_map(|name| name.bytes().chain([0]))
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
     }
 }
 
