@@ -103,11 +103,15 @@ pub fn verify(backend: &dyn Backend, store: StoreId, identity: &Identity, change
 
 /// Empties a store and records what it is going to be made from.
 pub fn adopt(backend: &mut dyn Backend, store: StoreId, identity: &Identity) -> Result<()> {
+    backend.clear(store)?;
+    record(backend, store, identity)
+}
+
+fn record(backend: &mut dyn Backend, store: StoreId, identity: &Identity) -> Result<()> {
     let origin = serde_json::to_vec(identity).map_err(|source| Error::Backend {
         action: "write the origin of",
         source: Box::new(source),
     })?;
-    backend.clear(store)?;
     let mut batch = Batch::new();
     batch.origin(store, &origin);
     backend.write(&batch)
@@ -121,9 +125,10 @@ pub fn prepare(backend: &mut dyn Backend, store: StoreId, identity: &Identity, c
     let name = store.of(backend.stores())?.clone();
     match verify(backend, store, identity, changelog)? {
         Verdict::Usable { offset } => return Ok(offset),
-        Verdict::Fresh => {}
+        Verdict::Fresh => record(backend, store, identity)?,
         Verdict::Rebuild { reason } => {
             tracing::warn!(store = name, changelog = %identity, reason, "rebuilding the store from its changelog");
+            adopt(backend, store, identity)?;
         }
         Verdict::Refuse { reason } => {
             return Err(Error::Foreign {
@@ -132,7 +137,6 @@ pub fn prepare(backend: &mut dyn Backend, store: StoreId, identity: &Identity, c
             });
         }
     }
-    adopt(backend, store, identity)?;
     Ok(changelog.start)
 }
 

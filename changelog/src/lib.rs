@@ -8,6 +8,8 @@ pub mod layout;
 mod memory;
 mod name;
 pub mod restore;
+#[cfg(feature = "rocksdb")]
+pub mod rocks;
 mod staged;
 mod store;
 

@@ -16,7 +16,7 @@ use crate::store::is_empty_range;
 use crate::{Backend, Batch, Error, Reader, Result, StoreId, Visitor};
 
 /// The longest key or value, 1 GiB: lengths are kept in 32 bits, here and in the durable back end.
-pub(crate) const MAX_BYTES: usize = 1 << 30;
+const MAX_BYTES: usize = 1 << 30;
 
 /// The stores of one task, with the writes of the commit in progress.
 ///
@@ -259,7 +259,8 @@ fn visit_present(key: &[u8], value: Option<&[u8]>, visit: &mut Visitor<'_>) -> C
     value.map_or(ControlFlow::Continue(()), |value| visit(key, value))
 }
 
-fn check_size(what: &'static str, bytes: &[u8]) -> Result<()> {
+/// Refuses what the durable back end could not hold, already when it is staged.
+pub(crate) fn check_size(what: &'static str, bytes: &[u8]) -> Result<()> {
     if bytes.len() > MAX_BYTES {
         return Err(Error::TooLarge {
             what,

@@ -9,6 +9,7 @@
 //! the step that needs the answer asks for it later. The [`Waker`] given to each part is
 //! raised whenever an answer, a batch or a delivery has come in.
 
+pub mod embedded;
 mod error;
 mod group;
 
