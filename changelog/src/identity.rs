@@ -4,7 +4,6 @@ use std::fmt;
 use std::ops::{Bound, ControlFlow, Range};
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::{Backend, Batch, Error, Result, StoreId};
 
@@ -20,9 +19,8 @@ pub struct Identity {
     pub application: String,
     /// The changelog topic's name.
     pub topic: String,
-    /// The changelog topic's id, which tells a topic from one deleted and created again under the same name.
-    #[serde(with = "uuid_text")]
-    pub topic_id: Uuid,
+    /// The changelog topic's id in text form, which tells a topic from one deleted and created again under the same name.
+    pub topic_id: String,
     /// The changelog partition.
     pub partition: i32,
     /// The form of local keys and values: [`Layout::version`](crate::layout::Layout::version).
@@ -162,8 +160,8 @@ impl Identity {
             ("changelog", self.topic.clone(), found.topic.clone(), true),
             (
                 "changelog id",
-                self.topic_id.to_string(),
-                found.topic_id.to_string(),
+                self.topic_id.clone(),
+                found.topic_id.clone(),
                 true,
             ),
             (
@@ -213,18 +211,6 @@ fn is_empty(backend: &dyn Backend, store: StoreId) -> Result<bool> {
     Ok(empty)
 }
 
-mod uuid_text {
-    use serde::{Deserialize, Deserializer, Serializer, de};
-    use uuid::Uuid;
-
-    pub(super) fn serialize<S: Serializer>(id: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(id)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -238,7 +224,7 @@ mod tests {
             cluster: "cluster-1".to_owned(),
             application: "shop".to_owned(),
             topic: "shop-counts-changelog".to_owned(),
-            topic_id: Uuid::from_u128(7),
+            topic_id: "id-7".to_owned(),
             partition: 3,
             layout: "plain/1".to_owned(),
         }
@@ -337,7 +323,7 @@ mod tests {
         rebuilds(
             &memory,
             &Identity {
-                topic_id: Uuid::from_u128(8),
+                topic_id: "id-8".to_owned(),
                 ..identity()
             },
             "changelog id",
@@ -386,7 +372,7 @@ mod tests {
         let mut memory = store_at(15);
         assert_eq!(prepare(&mut memory, STORE, &identity(), &(10..20)).unwrap(), 15);
         let recreated = Identity {
-            topic_id: Uuid::from_u128(8),
+            topic_id: "id-8".to_owned(),
             ..identity()
         };
         assert_eq!(prepare(&mut memory, STORE, &recreated, &(0..5)).unwrap(), 0);

@@ -1,12 +1,15 @@
 //! Headwater: a Kafka-native, log-centric stream processor.
 
 pub mod broker;
+mod config;
 mod dsl;
 mod error;
 pub mod group;
 mod node;
 mod partition;
 pub mod record;
+mod restore;
+mod runtime;
 pub mod serde;
 mod task;
 mod testing;
@@ -14,11 +17,15 @@ pub mod time;
 mod topic;
 mod topology;
 pub mod wake;
+mod worker;
 
+pub use config::{Guarantee, StoreKind, StreamsConfig};
 pub use dsl::{Grouped, KGroupedStream, KStream, KTable, StreamsBuilder};
 pub use error::{BoxError, Error, RecordError, Result};
+pub use headwater_changelog::Error as StateError;
 pub use node::Payload;
 pub use partition::{murmur2, partition_of};
+pub use runtime::{Figures, KafkaStreams, StreamsState, TaskStatus, wait_for_signal};
 pub use task::Dropped;
 pub use testing::TopologyTestDriver;
 pub use topic::{Store, Topic};

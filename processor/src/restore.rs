@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::group::TaskId;
 use crate::record::{Timestamp, TopicPartition};
 use crate::runtime::{Engine, Mailbox, count};
+use crate::wake::Waker;
 use crate::worker::WorkerOrder;
 
 /// Records folded per store and step: a step stays short, so that new orders are heard.
@@ -36,6 +37,8 @@ pub(crate) enum RestoreOrder {
     Cancel { task: TaskId },
     /// Close a task's stores.
     Close { task: TaskId, backend: Box<dyn Backend> },
+    /// End.
+    Stop,
 }
 
 /// A task whose stores are to be brought up to date.
@@ -79,6 +82,7 @@ pub(crate) struct Restorer {
     // Requests that cannot be served yet, and when to try again.
     postponed: VecDeque<(Timestamp, Request)>,
     folder: Folder,
+    stopped: bool,
 }
 
 impl Restorer {
@@ -107,7 +111,18 @@ impl Restorer {
             lent: BTreeSet::new(),
             postponed: VecDeque::new(),
             folder: Folder::new(),
+            stopped: false,
         })
+    }
+
+    /// The signal that it waits on.
+    pub(crate) fn waker(&self) -> Waker {
+        self.inbox.waker().clone()
+    }
+
+    /// Whether it has ended, as ordered.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// Does what there is to do; answers when it wants to run next, should nothing wake it.
@@ -117,6 +132,7 @@ impl Restorer {
             match order {
                 RestoreOrder::Restore(request) => self.begin(now, request)?,
                 RestoreOrder::Cancel { task } => self.cancel(task)?,
+                RestoreOrder::Stop => self.stopped = true,
                 RestoreOrder::Close { task, backend } => {
                     self.lent.remove(&task);
                     close(task, backend);
@@ -200,7 +216,8 @@ impl Restorer {
         let mut found = Vec::with_capacity(stores.len());
         for (store, index) in stores.iter().zip(0u16..) {
             let changelog = plan.stores.get(store.0).and_then(|store| engine.outgoing.get(store.changelog.0));
-            let changelog = changelog.ok_or_else(|| Error::Engine(format!("{task} has a store without a changelog")))?;
+            let changelog =
+                changelog.ok_or_else(|| Error::Engine(format!("{task} has a store without a changelog")))?;
             let info = engine.changelogs.get(&changelog.name);
             let info = info.ok_or_else(|| Error::Engine(format!("nothing is known of topic {}", changelog.name)))?;
             let identity = Identity {
@@ -221,7 +238,9 @@ impl Restorer {
         }
         let slots = self.consumer.assign(&starts)?;
         let mut stores = Vec::with_capacity(found.len());
-        for (((store, _, identity), slot), ((_, start), range)) in found.into_iter().zip(slots).zip(starts.iter().zip(ranges)) {
+        for (((store, _, identity), slot), ((_, start), range)) in
+            found.into_iter().zip(slots).zip(starts.iter().zip(ranges))
+        {
             stores.push(RestoringStore { store, identity, slot, end: range.end, done: *start >= range.end });
         }
         Ok(stores)
@@ -271,8 +290,7 @@ fn advance(
         };
         busy = true;
         let records = (0..batch.len()).filter_map(|index| changelog_record(&*batch, index));
-        let applied =
-            folder.apply(&mut *restoring.backend, store.store, &Timestamped, records, batch.next_offset())?;
+        let applied = folder.apply(&mut *restoring.backend, store.store, &Timestamped, records, batch.next_offset())?;
         count(&engine.board.restored, applied.records);
         store.done = batch.next_offset() >= store.end;
     }

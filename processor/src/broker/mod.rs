@@ -12,6 +12,7 @@
 pub mod embedded;
 mod error;
 mod group;
+pub mod kafka;
 
 use std::fmt::Debug;
 use std::time::Duration;

@@ -91,6 +91,8 @@ pub(crate) struct Board {
     pub(crate) recycled: AtomicU64,
     pub(crate) restored: AtomicU64,
     pub(crate) dropped_null_key: AtomicU64,
+    #[cfg(feature = "failpoints")]
+    lease: Mutex<Option<crate::broker::Lease>>,
 }
 
 impl Board {
@@ -101,6 +103,17 @@ impl Board {
             Some(status) => tasks.insert(task, status),
             None => tasks.remove(&task),
         };
+    }
+
+    /// What the group's metadata would say now: for the test that shows why it must not be asked.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn lease(&self) -> Option<crate::broker::Lease> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn set_lease(&self, lease: &crate::broker::Lease) {
+        *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease.clone());
     }
 
     /// The tasks of this process.

@@ -84,7 +84,10 @@ impl Worker {
         match self.phase {
             Phase::Processing | Phase::CommittingOffsets(_) => Ok(()),
             Phase::Draining => self.send_offsets(now),
-            Phase::Initialising | Phase::Beginning | Phase::SendingOffsets | Phase::CommittingTransaction
+            Phase::Initialising
+            | Phase::Beginning
+            | Phase::SendingOffsets
+            | Phase::CommittingTransaction
             | Phase::Aborting => match self.outlet.producer().outcome() {
                 Some(outcome) => self.transaction_moved(now, outcome),
                 None => Ok(()),

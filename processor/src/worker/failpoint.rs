@@ -22,7 +22,11 @@ pub(super) struct Failpoints {
 impl Failpoints {
     /// The points named in the environment.
     pub(super) fn from_environment() -> Self {
-        Self { hold: setting("commit.hold").map(Into::into), held: false, fresh_lease: setting("commit.lease").as_deref() == Some("fresh") }
+        Self {
+            hold: setting("commit.hold").map(Into::into),
+            held: false,
+            fresh_lease: setting("commit.lease").as_deref() == Some("fresh"),
+        }
     }
 
     /// Whether the worker stands still. It hears nothing meanwhile, as a thread that is not scheduled.
@@ -48,7 +52,10 @@ impl Failpoints {
 #[cfg(feature = "failpoints")]
 pub(crate) fn setting(point: &str) -> Option<String> {
     let points = std::env::var("HEADWATER_FAILPOINTS").ok()?;
-    points.split(',').find_map(|one| one.split_once('=').filter(|(name, _)| *name == point)).map(|(_, value)| value.to_owned())
+    points
+        .split(',')
+        .find_map(|one| one.split_once('=').filter(|(name, _)| *name == point))
+        .map(|(_, value)| value.to_owned())
 }
 
 #[cfg(not(feature = "failpoints"))]

@@ -107,9 +107,10 @@ impl Worker {
                 self.offsets_committed(now, answer.map(|_| ()))?;
                 continue;
             }
-            let asked = self.tasks.iter().find(
-                |(_, stage)| matches!(stage, Stage::Fetching { ticket: sent, .. } if *sent == ticket),
-            );
+            let asked = self
+                .tasks
+                .iter()
+                .find(|(_, stage)| matches!(stage, Stage::Fetching { ticket: sent, .. } if *sent == ticket));
             let Some(id) = asked.map(|(id, _)| *id) else { continue };
             let Some(Stage::Fetching { backend, .. }) = self.tasks.remove(&id) else { continue };
             self.positions_fetched(now, id, backend, answer)?;

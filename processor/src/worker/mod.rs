@@ -25,6 +25,8 @@ use crate::task::{Outlet, Task};
 use crate::wake::Waker;
 use commit::Phase;
 use failpoint::Failpoints;
+#[cfg(feature = "failpoints")]
+pub(crate) use failpoint::setting;
 
 /// Records that a task processes before the next one has its turn.
 const RECORDS_PER_TURN: usize = 1000;
@@ -136,12 +138,7 @@ impl Worker {
     }
 
     /// A producer with the plan's topics. A transactional one first takes over its id.
-    fn outlet(
-        engine: &Engine,
-        index: usize,
-        transactional_id: Option<&str>,
-        waker: &Waker,
-    ) -> Result<(Outlet, Phase)> {
+    fn outlet(engine: &Engine, index: usize, transactional_id: Option<&str>, waker: &Waker) -> Result<(Outlet, Phase)> {
         let options = ProducerOptions {
             client_id: format!("{}-{index}", engine.config.application_id),
             transactional_id: transactional_id.map(str::to_owned),
@@ -190,7 +187,9 @@ impl Worker {
         for stage in self.tasks.values_mut() {
             let Stage::Running(task) = stage else { continue };
             for input in task.inputs_mut() {
-                if input.is_empty() && let Some(batch) = self.consumer.fetch(input.slot(), RECORDS_PER_TURN)? {
+                if input.is_empty()
+                    && let Some(batch) = self.consumer.fetch(input.slot(), RECORDS_PER_TURN)?
+                {
                     busy = true;
                     input.feed(batch);
                 }
@@ -226,7 +225,9 @@ impl Worker {
     }
 
     fn is_dirty(&self) -> bool {
-        self.tasks.values().any(|stage| matches!(stage, Stage::Running(task) | Stage::Suspended(task) if task.is_dirty()))
+        self.tasks
+            .values()
+            .any(|stage| matches!(stage, Stage::Running(task) | Stage::Suspended(task) if task.is_dirty()))
     }
 
     /// Tells the crew once the last order is complied with.
