@@ -21,6 +21,12 @@ pub fn create(broker: &dyn Broker, names: &[&str], partitions: i32) -> Result<()
     Ok(admin.create_topics(&missing)?)
 }
 
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").field("positions", &self.positions).finish_non_exhaustive()
+    }
+}
+
 /// All partitions of a topic.
 pub fn partitions(broker: &dyn Broker, topic: &str) -> Result<Vec<TopicPartition>> {
     let known = broker.admin()?.topics(&[topic])?.pop().flatten();

@@ -36,6 +36,7 @@ pub mod prelude {
     pub use crate::record::{Headers, Record, Timestamp};
     pub use crate::serde::{Bytes, I64, Json, Nullable, Serde, Utf8};
     pub use crate::{
-        Grouped, KGroupedStream, KStream, KTable, Store, StreamsBuilder, Topic, Topology, TopologyTestDriver,
+        Error, Grouped, Guarantee, KGroupedStream, KStream, KTable, KafkaStreams, Result, Store, StreamsBuilder,
+        StreamsConfig, Topic, Topology, TopologyTestDriver,
     };
 }

@@ -28,7 +28,7 @@ use crate::restore::{RestoreOrder, Restorer};
 use crate::time::{Clock, SystemClock};
 use crate::topology::Topology;
 use crate::wake::Waker;
-use crate::worker::{Worker, WorkerOrder};
+use crate::worker::Worker;
 
 /// A thread sleeps no longer than this, so that it notices a clock that jumped with the machine asleep.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);

@@ -15,7 +15,7 @@ use headwater_changelog::Backend;
 use crate::broker::{
     Consumer, ConsumerOptions, Coordinator, Isolation, Lease, ProducerOptions, Ticket, TransactionCall,
 };
-use crate::config::{Guarantee, millis};
+use crate::config::Guarantee;
 use crate::error::{Error, Result};
 use crate::group::TaskId;
 use crate::record::Timestamp;
