@@ -2,6 +2,7 @@
 
 mod consumer;
 mod group;
+mod model;
 mod rebalance;
 mod topic;
 mod transaction;
