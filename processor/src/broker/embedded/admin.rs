@@ -25,10 +25,7 @@ impl Admin for EmbeddedAdmin {
 
     fn topics(&mut self, names: &[&str]) -> Result<Vec<Option<TopicInfo>>> {
         let state = self.shared.lock();
-        let info = |topic: &Topic| TopicInfo {
-            partitions: topic.count(),
-            id: topic.id.clone(),
-        };
+        let info = |topic: &Topic| TopicInfo { partitions: topic.count(), id: topic.id.clone() };
         Ok(names.iter().map(|name| state.topics.get(*name).map(info)).collect())
     }
 
@@ -114,11 +111,7 @@ impl Embedded {
     /// get errors of class [`ErrorClass::UnknownTopic`].
     pub fn delete_topic(&self, topic: &str) {
         let removed = self.shared.lock().topics.remove(topic);
-        for reader in removed
-            .iter()
-            .flat_map(|topic| &topic.partitions)
-            .flat_map(|one| &one.readers)
-        {
+        for reader in removed.iter().flat_map(|topic| &topic.partitions).flat_map(|one| &one.readers) {
             reader.waker.wake();
         }
     }
@@ -129,10 +122,7 @@ impl Embedded {
     /// The topic does not exist.
     pub fn grow_topic(&self, topic: &str, partitions: i32) -> Result<()> {
         let mut state = self.shared.lock();
-        let found = state
-            .topics
-            .get_mut(topic)
-            .ok_or_else(|| unknown(&TopicPartition::new(topic, 0)))?;
+        let found = state.topics.get_mut(topic).ok_or_else(|| unknown(&TopicPartition::new(topic, 0)))?;
         while found.count() < partitions {
             found.partitions.push(super::topic::Partition::default());
         }
@@ -156,10 +146,7 @@ impl Embedded {
     /// The topic does not exist, or its `cleanup.policy` has no `compact`.
     pub fn compact(&self, topic: &str) -> Result<()> {
         let mut state = self.shared.lock();
-        let found = state
-            .topics
-            .get_mut(topic)
-            .ok_or_else(|| unknown(&TopicPartition::new(topic, 0)))?;
+        let found = state.topics.get_mut(topic).ok_or_else(|| unknown(&TopicPartition::new(topic, 0)))?;
         if !found.compacted {
             return Err(BrokerError::new(
                 ErrorClass::Configuration,
@@ -211,10 +198,7 @@ impl Embedded {
     #[must_use]
     pub fn group(&self, group: &str) -> (GroupState, i32) {
         let state = self.shared.lock();
-        state
-            .groups
-            .get(group)
-            .map_or((GroupState::Empty, 0), |group| (group.state(), group.generation()))
+        state.groups.get(group).map_or((GroupState::Empty, 0), |group| (group.state(), group.generation()))
     }
 }
 

@@ -83,10 +83,7 @@ impl Chunk {
     pub(super) fn push(&mut self, record: &OutRecord<'_>) -> Result<()> {
         let start = self.bytes.len();
         let (Ok(at), Ok(key), Ok(value)) = (u32::try_from(start), length(record.key), length(record.value)) else {
-            return Err(BrokerError::new(
-                ErrorClass::TooLarge,
-                "a record of 4 GiB or more does not fit the log",
-            ));
+            return Err(BrokerError::new(ErrorClass::TooLarge, "a record of 4 GiB or more does not fit the log"));
         };
         self.bytes.extend_from_slice(record.key.unwrap_or_default());
         self.bytes.extend_from_slice(record.value.unwrap_or_default());
@@ -100,11 +97,7 @@ impl Chunk {
         self.entries.push(Entry {
             offset: 0,
             timestamp: record.timestamp,
-            stamp: Stamp {
-                producer_id: -1,
-                epoch: -1,
-                kind: Kind::Plain,
-            },
+            stamp: Stamp { producer_id: -1, epoch: -1, kind: Kind::Plain },
             start: at,
             key,
             value,
@@ -179,12 +172,7 @@ impl Chunk {
         let entry = self.entries.get(index)?;
         let (key, after) = self.part(widen(entry.start), entry.key);
         let (value, _) = self.part(after, entry.value);
-        Some(RecordView {
-            offset: entry.offset,
-            timestamp: entry.timestamp,
-            key,
-            value,
-        })
+        Some(RecordView { offset: entry.offset, timestamp: entry.timestamp, key, value })
     }
 
     /// The record's headers, if it has any.
@@ -208,10 +196,7 @@ impl Chunk {
 fn length(part: Option<&[u8]>) -> Result<u32, ()> {
     match part {
         None => Ok(NONE),
-        Some(bytes) => u32::try_from(bytes.len())
-            .ok()
-            .filter(|length| *length != NONE)
-            .ok_or(()),
+        Some(bytes) => u32::try_from(bytes.len()).ok().filter(|length| *length != NONE).ok_or(()),
     }
 }
 
@@ -229,31 +214,15 @@ mod tests {
         headers.push("h", Some(b"x"));
         let none = Headers::new();
         let mut chunk = Chunk::default();
-        for (key, value, headers) in [
-            (Some(&b"k"[..]), None, &none),
-            (None, Some(&b""[..]), &headers),
-            (Some(b""), Some(b"v"), &none),
-        ] {
-            chunk
-                .push(&OutRecord {
-                    timestamp: 7,
-                    key,
-                    value,
-                    headers,
-                })
-                .unwrap();
+        for (key, value, headers) in
+            [(Some(&b"k"[..]), None, &none), (None, Some(&b""[..]), &headers), (Some(b""), Some(b"v"), &none)]
+        {
+            chunk.push(&OutRecord { timestamp: 7, key, value, headers }).unwrap();
         }
-        let stamp = Stamp {
-            producer_id: 3,
-            epoch: 1,
-            kind: Kind::Plain,
-        };
+        let stamp = Stamp { producer_id: 3, epoch: 1, kind: Kind::Plain };
         assert_eq!(chunk.stamp(10, stamp), 13);
         let seen: Vec<_> = (0..3).filter_map(|index| chunk.view(index)).collect();
-        assert_eq!(
-            (seen[0].key, seen[0].value, seen[0].offset),
-            (Some(&b"k"[..]), None, 10)
-        );
+        assert_eq!((seen[0].key, seen[0].value, seen[0].offset), (Some(&b"k"[..]), None, 10));
         assert_eq!((seen[1].key, seen[1].value), (None, Some(&b""[..])));
         assert_eq!((seen[2].key, seen[2].value), (Some(&b""[..]), Some(&b"v"[..])));
         assert!(chunk.headers_of(0).is_none());
@@ -263,9 +232,6 @@ mod tests {
         copy.push_from(&chunk, 1);
         copy.push_from(&chunk, 2);
         assert_eq!(copy.headers_of(0), Some(&headers));
-        assert_eq!(
-            copy.view(1).map(|view| (view.offset, view.value)),
-            Some((12, Some(&b"v"[..])))
-        );
+        assert_eq!(copy.view(1).map(|view| (view.offset, view.value)), Some((12, Some(&b"v"[..]))));
     }
 }

@@ -6,7 +6,9 @@ use super::admin::out_of_range;
 use super::log::{Limit, Read};
 use super::state::{Shared, State};
 use super::topic::{Reader, unknown};
-use crate::broker::{Batch, BrokerError, Consumer, ConsumerOptions, ErrorClass, Isolation, RecordView, Result, Slot};
+use crate::broker::{
+    BEGINNING, Batch, BrokerError, Consumer, ConsumerOptions, ErrorClass, Isolation, RecordView, Result, Slot,
+};
 use crate::record::{Headers, TopicPartition};
 use crate::wake::Waker;
 
@@ -32,27 +34,13 @@ pub(super) struct EmbeddedConsumer {
 impl EmbeddedConsumer {
     pub(super) fn new(shared: Arc<Shared>, options: &ConsumerOptions, waker: Waker) -> Self {
         let id = shared.lock().fresh();
-        Self {
-            shared,
-            waker,
-            id,
-            isolation: options.isolation,
-            batch_bytes: options.queued_bytes,
-            slots: Vec::new(),
-        }
+        Self { shared, waker, id, isolation: options.isolation, batch_bytes: options.queued_bytes, slots: Vec::new() }
     }
 
     fn assigned(&mut self, slot: Slot) -> Result<&mut Assigned> {
-        usize::try_from(slot.0)
-            .ok()
-            .and_then(|place| self.slots.get_mut(place))
-            .and_then(Option::as_mut)
-            .ok_or_else(|| {
-                BrokerError::new(
-                    ErrorClass::Fatal,
-                    format!("{slot:?} is not assigned to this consumer (any more)"),
-                )
-            })
+        usize::try_from(slot.0).ok().and_then(|place| self.slots.get_mut(place)).and_then(Option::as_mut).ok_or_else(
+            || BrokerError::new(ErrorClass::Fatal, format!("{slot:?} is not assigned to this consumer (any more)")),
+        )
     }
 }
 
@@ -71,11 +59,7 @@ impl Consumer for EmbeddedConsumer {
                 waker: self.waker.clone(),
             });
             slots.push(Slot(u32::try_from(self.slots.len()).unwrap_or(u32::MAX)));
-            self.slots.push(Some(Assigned {
-                at: at.clone(),
-                position: *offset,
-                told: None,
-            }));
+            self.slots.push(Some(Assigned { at: at.clone(), position: *offset, told: None }));
         }
         // There may be something to read already.
         self.waker.wake();
@@ -115,6 +99,9 @@ impl Consumer for EmbeddedConsumer {
         let Some(partition) = state.find(&assigned.at.topic, assigned.at.partition) else {
             return Err(unknown(&assigned.at));
         };
+        if assigned.position == BEGINNING {
+            assigned.position = partition.log.start();
+        }
         let limit = Limit { records: max, bytes };
         let read = partition
             .log

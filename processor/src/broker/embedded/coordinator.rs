@@ -20,21 +20,10 @@ impl EmbeddedCoordinator {
         let line = {
             let mut state = shared.lock();
             let line = state.fresh();
-            state.lines.insert(
-                line,
-                Line {
-                    waker,
-                    answers: std::collections::VecDeque::new(),
-                },
-            );
+            state.lines.insert(line, Line { waker, answers: std::collections::VecDeque::new() });
             line
         };
-        Self {
-            shared,
-            group: group.to_owned(),
-            line,
-            tickets: 0,
-        }
+        Self { shared, group: group.to_owned(), line, tickets: 0 }
     }
 }
 
@@ -48,10 +37,7 @@ impl Drop for EmbeddedCoordinator {
 impl Coordinator for EmbeddedCoordinator {
     fn request(&mut self, request: GroupRequest) -> Ticket {
         self.tickets = self.tickets.saturating_add(1);
-        let to = ReturnAddress {
-            line: self.line,
-            ticket: Ticket(self.tickets),
-        };
+        let to = ReturnAddress { line: self.line, ticket: Ticket(self.tickets) };
         let mut state = self.shared.lock();
         let mut out = Outbox::new();
         serve(&mut state, &self.group, request, to, &mut out);
@@ -69,22 +55,8 @@ fn serve(state: &mut State, name: &str, request: GroupRequest, to: ReturnAddress
     let now = state.now;
     let number = state.fresh();
     let answer = match request {
-        GroupRequest::Join {
-            member_id,
-            instance_id,
-            session_timeout_ms,
-            rebalance_timeout_ms,
-            topics,
-            user_data,
-        } => {
-            let join = Join {
-                member_id,
-                instance_id,
-                session_timeout_ms,
-                rebalance_timeout_ms,
-                topics,
-                user_data,
-            };
+        GroupRequest::Join { member_id, instance_id, session_timeout_ms, rebalance_timeout_ms, topics, user_data } => {
+            let join = Join { member_id, instance_id, session_timeout_ms, rebalance_timeout_ms, topics, user_data };
             let fresh_id = |instance: Option<&str>| format!("{}-{number}", instance.unwrap_or("member"));
             return state.group(name).join(join, to, now, fresh_id, out);
         }

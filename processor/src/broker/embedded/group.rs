@@ -91,10 +91,7 @@ impl Group {
             Err(error) => return out.push((to, Err(error))),
         };
         let leads = self.leader.as_deref() == Some(join.member_id.as_str());
-        let same = self
-            .members
-            .get(place)
-            .is_some_and(|member| member.says_the_same(&join));
+        let same = self.members.get(place).is_some_and(|member| member.says_the_same(&join));
         let at_once = match self.state {
             GroupState::Empty => return out.push((to, Err(GroupError::UnknownMember))),
             GroupState::PreparingRebalance => false,
@@ -281,11 +278,7 @@ impl Group {
         if self.pending.len() != pending {
             self.complete_if_all_joined(now, out);
         }
-        while let Some(place) = self
-            .members
-            .iter()
-            .position(|member| member.can_expire() && member.deadline <= now)
-        {
+        while let Some(place) = self.members.iter().position(|member| member.can_expire() && member.deadline <= now) {
             self.remove(place, out);
             self.rebalance_or_complete(now, out);
         }
@@ -346,18 +339,14 @@ impl Group {
     /// Ends the joining: the silent dynamic members are out, a new generation begins.
     fn complete(&mut self, now: Timestamp, out: &mut Outbox) {
         self.join_deadline = None;
-        while let Some(place) = self
-            .members
-            .iter()
-            .position(|member| member.joining.is_none() && member.instance_id.is_none())
+        while let Some(place) =
+            self.members.iter().position(|member| member.joining.is_none() && member.instance_id.is_none())
         {
             self.remove(place, out);
         }
         let joined = |member: &Member| member.joining.is_some();
-        let leader_joined = self
-            .members
-            .iter()
-            .any(|member| joined(member) && self.leader.as_ref() == Some(&member.id));
+        let leader_joined =
+            self.members.iter().any(|member| joined(member) && self.leader.as_ref() == Some(&member.id));
         if !leader_joined {
             match self.members.iter().find(|member| joined(member)) {
                 Some(first) => self.leader = Some(first.id.clone()),
@@ -440,16 +429,11 @@ impl Group {
                 _ => Err(GroupError::FencedInstance),
             };
         }
-        self.members
-            .iter()
-            .position(|member| member.id == member_id)
-            .ok_or(GroupError::UnknownMember)
+        self.members.iter().position(|member| member.id == member_id).ok_or(GroupError::UnknownMember)
     }
 
     fn static_member(&self, instance: &str) -> Option<usize> {
-        self.members
-            .iter()
-            .position(|member| member.instance_id.as_deref() == Some(instance))
+        self.members.iter().position(|member| member.instance_id.as_deref() == Some(instance))
     }
 
     fn all_joined(&self) -> bool {
@@ -457,10 +441,6 @@ impl Group {
     }
 
     fn rebalance_timeout(&self) -> i64 {
-        self.members
-            .iter()
-            .map(|member| member.rebalance_timeout)
-            .max()
-            .unwrap_or_default()
+        self.members.iter().map(|member| member.rebalance_timeout).max().unwrap_or_default()
     }
 }

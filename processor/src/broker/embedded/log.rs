@@ -110,17 +110,9 @@ impl Log {
         if let Some(first) = self.open.remove(&producer_id)
             && !commit
         {
-            self.aborted.push(Aborted {
-                producer_id,
-                first,
-                marker: offset,
-            });
+            self.aborted.push(Aborted { producer_id, first, marker: offset });
         }
-        let stamp = Stamp {
-            producer_id,
-            epoch,
-            kind: if commit { Kind::Commit } else { Kind::Abort },
-        };
+        let stamp = Stamp { producer_id, epoch, kind: if commit { Kind::Commit } else { Kind::Abort } };
         if let Some(tail) = self.growable(0) {
             tail.push_marker(offset, now, stamp);
         } else {
@@ -144,21 +136,14 @@ impl Log {
     /// Reads on from an offset.
     pub(super) fn read(&self, from: i64, limit: Limit, isolation: Isolation) -> Result<Read, NotInLog> {
         if from < self.start || from > self.end {
-            return Err(NotInLog {
-                start: self.start,
-                end: self.end,
-            });
+            return Err(NotInLog { start: self.start, end: self.end });
         }
         let end = self.readable(isolation);
         let aborted = match isolation {
             Isolation::ReadCommitted => self.aborted_from(from),
             Isolation::ReadUncommitted => &[],
         };
-        let mut read = Read {
-            next: from.max(end),
-            at_end: true,
-            ..Read::default()
-        };
+        let mut read = Read { next: from.max(end), at_end: true, ..Read::default() };
         let mut bytes = 0_usize;
         let first = self.chunk_at(from);
         for chunk in self.chunks.range(first..) {
@@ -208,17 +193,13 @@ impl Log {
 
     /// The place of the first chunk that holds this offset or a later one.
     fn chunk_at(&self, offset: i64) -> usize {
-        self.chunks
-            .partition_point(|chunk| chunk.last_offset().is_some_and(|last| last < offset))
+        self.chunks.partition_point(|chunk| chunk.last_offset().is_some_and(|last| last < offset))
     }
 
     /// Forgets records before an offset, which becomes the log's start.
     pub(super) fn delete_before(&mut self, offset: i64) -> Result<(), NotInLog> {
         if offset > self.end || offset < 0 {
-            return Err(NotInLog {
-                start: self.start,
-                end: self.end,
-            });
+            return Err(NotInLog { start: self.start, end: self.end });
         }
         self.start = self.start.max(offset);
         while let Some(chunk) = self.chunks.front()
@@ -251,14 +232,8 @@ impl Log {
     /// records there. Offsets stay as they are.
     pub(super) fn compact(&mut self) {
         let stable = self.stable();
-        let Ok(all) = self.read(
-            self.start,
-            Limit {
-                records: usize::MAX,
-                bytes: usize::MAX,
-            },
-            Isolation::ReadCommitted,
-        ) else {
+        let Ok(all) = self.read(self.start, Limit { records: usize::MAX, bytes: usize::MAX }, Isolation::ReadCommitted)
+        else {
             return;
         };
         let record = |(chunk, at): (u32, u32)| {

@@ -36,6 +36,7 @@ mod group;
 mod log;
 mod member;
 mod offsets;
+mod outbound;
 mod producer;
 mod state;
 #[cfg(test)]
@@ -81,9 +82,7 @@ impl Embedded {
     /// An empty broker that lives by this clock.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            shared: Arc::new(Shared::new(clock)),
-        }
+        Self { shared: Arc::new(Shared::new(clock)) }
     }
 
     /// Lets time-outs act that are due: for whoever drives the time. Every other call does it too.
@@ -107,32 +106,18 @@ impl Embedded {
 
 impl Broker for Embedded {
     fn consumer(&self, options: &ConsumerOptions, waker: Waker) -> Result<Box<dyn Consumer>> {
-        Ok(Box::new(EmbeddedConsumer::new(
-            Arc::clone(&self.shared),
-            options,
-            waker,
-        )))
+        Ok(Box::new(EmbeddedConsumer::new(Arc::clone(&self.shared), options, waker)))
     }
 
     fn producer(&self, options: &ProducerOptions, waker: Waker) -> Result<Box<dyn Producer>> {
-        Ok(Box::new(EmbeddedProducer::new(
-            Arc::clone(&self.shared),
-            options,
-            waker,
-        )?))
+        Ok(Box::new(EmbeddedProducer::new(Arc::clone(&self.shared), options, waker)?))
     }
 
     fn coordinator(&self, group: &str, waker: Waker) -> Result<Box<dyn Coordinator>> {
-        Ok(Box::new(EmbeddedCoordinator::new(
-            Arc::clone(&self.shared),
-            group,
-            waker,
-        )))
+        Ok(Box::new(EmbeddedCoordinator::new(Arc::clone(&self.shared), group, waker)))
     }
 
     fn admin(&self) -> Result<Box<dyn Admin>> {
-        Ok(Box::new(EmbeddedAdmin {
-            shared: Arc::clone(&self.shared),
-        }))
+        Ok(Box::new(EmbeddedAdmin { shared: Arc::clone(&self.shared) }))
     }
 }

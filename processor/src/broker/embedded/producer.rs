@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::chunk::{CHUNK_BYTES, Chunk, Kind, Stamp};
+use super::chunk::{Chunk, Kind, Stamp};
+use super::outbound::Outbound;
 use super::state::{Shared, State};
-use super::topic::unknown;
 use super::transaction::{Holder, Status};
 use crate::broker::{
     BrokerError, ErrorClass, GroupError, Lease, OffsetAndMetadata, OutRecord, Producer, ProducerOptions, Result,
@@ -15,23 +15,6 @@ use crate::wake::Waker;
 
 /// Kafka's default of `transaction.max.timeout.ms`.
 const MAX_TRANSACTION_TIMEOUT_MS: i64 = 900_000;
-
-/// What one partition is waiting for.
-#[derive(Debug, Default)]
-struct Outgoing {
-    chunk: Chunk,
-    // One past the last record that the log has taken, and the same as far as `poll` has told.
-    written: Option<i64>,
-    acknowledged: Option<i64>,
-}
-
-#[derive(Debug)]
-struct OutTopic {
-    name: Arc<str>,
-    max_record: usize,
-    compacted: bool,
-    partitions: Vec<Outgoing>,
-}
 
 #[derive(Debug)]
 struct Transactional {
@@ -61,14 +44,7 @@ pub(super) struct EmbeddedProducer {
     waker: Waker,
     producer_id: i64,
     transactional: Option<Transactional>,
-    topics: Vec<OutTopic>,
-    // Partitions with records that the log has not taken, in the order of their first.
-    filled: Vec<(usize, usize)>,
-    // Partitions with records that were taken since the last `poll`.
-    taken: Vec<(usize, usize)>,
-    backlog: usize,
-    // Of the backlog: taken or failed, to be told by the next `poll`.
-    settled: usize,
+    outbound: Outbound,
     failure: Option<BrokerError>,
     call: Option<TransactionCall>,
     outcome: Option<Result<()>>,
@@ -94,17 +70,10 @@ impl EmbeddedProducer {
             transactional: options.transactional_id.clone().map(|id| Transactional {
                 id,
                 timeout,
-                holder: Holder {
-                    producer_id: -1,
-                    epoch: -1,
-                },
+                holder: Holder { producer_id: -1, epoch: -1 },
                 phase: Phase::New,
             }),
-            topics: Vec::new(),
-            filled: Vec::new(),
-            taken: Vec::new(),
-            backlog: 0,
-            settled: 0,
+            outbound: Outbound::default(),
             failure: None,
             call: None,
             outcome: None,
@@ -122,7 +91,7 @@ impl EmbeddedProducer {
 
     /// Hands over what is gathered. False: the transaction before has still to end, and everything stays.
     fn hand_over(&mut self) -> bool {
-        if self.filled.is_empty() {
+        if self.outbound.is_empty() {
             return true;
         }
         let shared = Arc::clone(&self.shared);
@@ -135,27 +104,14 @@ impl EmbeddedProducer {
                     own.phase = Phase::Fenced(error.clone());
                     self.failure.get_or_insert(error);
                     drop(state);
-                    self.discard();
+                    self.outbound.discard();
                     return true;
                 }
             }
         }
-        for (topic, partition) in std::mem::take(&mut self.filled) {
-            let Some(out) = self.topics.get_mut(topic) else {
-                continue;
-            };
-            let at = TopicPartition::new(Arc::clone(&out.name), i32::try_from(partition).unwrap_or(i32::MAX));
-            let Some(out) = out.partitions.get_mut(partition) else {
-                continue;
-            };
-            let next = Chunk::sized_like(&out.chunk);
-            let chunk = std::mem::replace(&mut out.chunk, next);
-            self.settled = self.settled.saturating_add(chunk.len());
-            match write(&mut state, self.producer_id, self.transactional.as_ref(), &at, chunk) {
-                Ok(end) => {
-                    out.written = Some(end);
-                    self.taken.push((topic, partition));
-                }
+        while let Some(parcel) = self.outbound.take() {
+            match write(&mut state, self.producer_id, self.transactional.as_ref(), &parcel.at, parcel.chunk) {
+                Ok(end) => self.outbound.taken(parcel.place, end),
                 Err(error) => {
                     if let Some(own) = &mut self.transactional {
                         own.phase = Phase::Failed(BrokerError::new(
@@ -170,34 +126,6 @@ impl EmbeddedProducer {
         true
     }
 
-    /// Forgets what the log has not taken.
-    fn discard(&mut self) {
-        for (topic, partition) in std::mem::take(&mut self.filled) {
-            if let Some(out) = self
-                .topics
-                .get_mut(topic)
-                .and_then(|topic| topic.partitions.get_mut(partition))
-            {
-                self.settled = self.settled.saturating_add(out.chunk.len());
-                out.chunk = Chunk::default();
-            }
-        }
-    }
-
-    /// Counts what was taken as acknowledged.
-    fn settle(&mut self) {
-        self.backlog = self.backlog.saturating_sub(std::mem::take(&mut self.settled));
-        for (topic, partition) in self.taken.drain(..) {
-            if let Some(out) = self
-                .topics
-                .get_mut(topic)
-                .and_then(|topic| topic.partitions.get_mut(partition))
-            {
-                out.acknowledged = out.written;
-            }
-        }
-    }
-
     /// Makes a transactional call. `None`: it has to wait for the end of a transaction before.
     fn run(&mut self, call: &TransactionCall) -> Option<Result<()>> {
         let result = match call {
@@ -210,7 +138,7 @@ impl EmbeddedProducer {
         if let (Err(error), Some(own)) = (&result, &mut self.transactional) {
             match error.class {
                 ErrorClass::Fenced => own.phase = Phase::Fenced(error.clone()),
-                ErrorClass::Abortable => own.phase = Phase::Failed(error.clone()),
+                ErrorClass::Abortable | ErrorClass::LeaseVoid => own.phase = Phase::Failed(error.clone()),
                 _ => {}
             }
         }
@@ -224,14 +152,11 @@ impl EmbeddedProducer {
         if let Phase::Fenced(error) = &own.phase {
             return Some(Err(error.clone()));
         }
-        let holder = self
-            .shared
-            .lock()
-            .init_transactions(&own.id, own.timeout, &self.waker)?;
+        let holder = self.shared.lock().init_transactions(&own.id, own.timeout, &self.waker)?;
         own.holder = holder;
         own.phase = Phase::Ready;
         self.producer_id = holder.producer_id;
-        self.discard();
+        self.outbound.discard();
         Some(Ok(()))
     }
 
@@ -292,7 +217,7 @@ impl EmbeddedProducer {
             }
             Err(error) => Err(error),
         };
-        self.settle();
+        self.outbound.settle();
         Some(ended.map(|()| self.enter(Phase::Ready)))
     }
 
@@ -304,8 +229,8 @@ impl EmbeddedProducer {
             Phase::New | Phase::Ready => return Err(wrong_order("Abort", "no transaction is open")),
         }
         self.shared.lock().end_held_transaction(&own.id, own.holder, false)?;
-        self.discard();
-        self.settle();
+        self.outbound.discard();
+        self.outbound.settle();
         self.failure = None;
         self.enter(Phase::Ready);
         Ok(())
@@ -329,78 +254,16 @@ impl EmbeddedProducer {
 
 impl Producer for EmbeddedProducer {
     fn topic(&mut self, name: &str) -> Result<TopicHandle> {
-        let known = self.topics.iter().position(|topic| *topic.name == *name);
-        let place = match known {
-            Some(place) => place,
-            None => {
-                let state = self.shared.lock();
-                let topic = state
-                    .topics
-                    .get(name)
-                    .ok_or_else(|| unknown(&TopicPartition::new(name, 0)))?;
-                self.topics.push(OutTopic {
-                    name: Arc::from(name),
-                    max_record: topic.max_record,
-                    compacted: topic.compacted,
-                    partitions: Vec::new(),
-                });
-                self.topics.len().saturating_sub(1)
-            }
-        };
-        Ok(TopicHandle(u32::try_from(place).unwrap_or(u32::MAX)))
+        self.outbound.topic(&self.shared, name)
     }
 
     fn send(&mut self, topic: TopicHandle, partition: i32, record: &OutRecord<'_>) -> Result<()> {
         self.check_phase()?;
-        let place = usize::try_from(topic.0).unwrap_or(usize::MAX);
-        let Some(out) = self.topics.get_mut(place) else {
-            return Err(BrokerError::new(
-                ErrorClass::UnknownTopic,
-                format!("{topic:?} is no topic of this producer"),
-            ));
-        };
-        if out.compacted && record.key.is_none() {
-            return Err(BrokerError::new(
-                ErrorClass::Abortable,
-                format!(
-                    "topic {} is compacted: a record without a key is not accepted",
-                    out.name
-                ),
-            ));
-        }
-        let size = size(record);
-        if size > out.max_record {
-            return Err(BrokerError::new(
-                ErrorClass::TooLarge,
-                format!(
-                    "a record of {size} bytes is too large for topic {}, whose max.message.bytes is {}",
-                    out.name, out.max_record
-                ),
-            ));
-        }
-        let slot = usize::try_from(partition).unwrap_or(usize::MAX);
-        if slot >= out.partitions.len() {
-            let at = TopicPartition::new(Arc::clone(&out.name), partition);
-            let count = {
-                let state = self.shared.lock();
-                state.partition(&at)?;
-                state.topics.get(&at.topic).map_or(0, |topic| topic.partitions.len())
-            };
-            out.partitions.resize_with(count, Outgoing::default);
-        }
-        let Some(outgoing) = out.partitions.get_mut(slot) else {
-            return Err(unknown(&TopicPartition::new(Arc::clone(&out.name), partition)));
-        };
-        if outgoing.chunk.is_empty() {
-            self.filled.push((place, slot));
-        }
-        outgoing.chunk.push(record)?;
-        let full = outgoing.chunk.bytes() >= CHUNK_BYTES;
-        if self.backlog == 0 {
+        let full = self.outbound.push(&self.shared, topic, partition, record)?;
+        if self.outbound.backlog() == 1 {
             // There is an acknowledgement to be had.
             self.waker.wake();
         }
-        self.backlog = self.backlog.saturating_add(1);
         if full {
             self.hand_over();
         }
@@ -409,28 +272,21 @@ impl Producer for EmbeddedProducer {
 
     fn poll(&mut self) -> Result<()> {
         self.hand_over();
-        self.settle();
+        self.outbound.settle();
         match (self.failure.take(), &self.transactional) {
             (Some(error), _) => Err(error),
             // Told again and again: this producer is of no more use.
-            (
-                None,
-                Some(Transactional {
-                    phase: Phase::Fenced(error),
-                    ..
-                }),
-            ) => Err(error.clone()),
+            (None, Some(Transactional { phase: Phase::Fenced(error), .. })) => Err(error.clone()),
             (None, _) => Ok(()),
         }
     }
 
     fn backlog(&self) -> usize {
-        self.backlog
+        self.outbound.backlog()
     }
 
     fn acknowledged(&self, topic: TopicHandle, partition: i32) -> Option<i64> {
-        let topic = self.topics.get(usize::try_from(topic.0).ok()?)?;
-        topic.partitions.get(usize::try_from(partition).ok()?)?.acknowledged
+        self.outbound.acknowledged(topic, partition)
     }
 
     fn start(&mut self, call: TransactionCall) {
@@ -474,37 +330,19 @@ fn write(
     // Before the transaction learns of it: a partition that is not there gets no marker.
     state.partition(at)?;
     let stamp = match transactional {
-        None => Stamp {
-            producer_id,
-            epoch: 0,
-            kind: Kind::Plain,
-        },
+        None => Stamp { producer_id, epoch: 0, kind: Kind::Plain },
         Some(own) => {
             state.add_partition(&own.id, own.holder, at.clone())?;
-            Stamp {
-                producer_id,
-                epoch: own.holder.epoch,
-                kind: Kind::Transactional,
-            }
+            Stamp { producer_id, epoch: own.holder.epoch, kind: Kind::Transactional }
         }
     };
     state.append(at, chunk, stamp)
 }
 
-fn size(record: &OutRecord<'_>) -> usize {
-    let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
-    let headers = record.headers.iter().fold(0_usize, |sum, (name, value)| {
-        sum.saturating_add(name.len()).saturating_add(length(value))
-    });
-    length(record.key)
-        .saturating_add(length(record.value))
-        .saturating_add(headers)
-}
-
 /// The group does not accept offsets under this lease: the transaction can only be aborted.
 fn void_lease(group: &str, lease: &Lease, error: &GroupError) -> BrokerError {
     BrokerError::new(
-        ErrorClass::Abortable,
+        ErrorClass::LeaseVoid,
         format!(
             "group {group:?} refuses offsets of member {:?} in generation {}: {error}",
             lease.member_id, lease.generation
@@ -513,10 +351,7 @@ fn void_lease(group: &str, lease: &Lease, error: &GroupError) -> BrokerError {
 }
 
 fn not_transactional() -> BrokerError {
-    BrokerError::new(
-        ErrorClass::Configuration,
-        "a transactional call needs a producer with a transactional id",
-    )
+    BrokerError::new(ErrorClass::Configuration, "a transactional call needs a producer with a transactional id")
 }
 
 fn wrong_order(call: &str, why: &str) -> BrokerError {

@@ -24,11 +24,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            started: clock.now(),
-            clock,
-            state: Mutex::new(State::new()),
-        }
+        Self { started: clock.now(), clock, state: Mutex::new(State::new()) }
     }
 
     /// The state as it is now: what time-outs have done until this moment is done.
@@ -97,10 +93,7 @@ impl State {
 
     pub(super) fn partition_mut(&mut self, at: &TopicPartition) -> Result<&mut Partition> {
         let place = usize::try_from(at.partition).unwrap_or(usize::MAX);
-        self.topics
-            .get_mut(&at.topic)
-            .and_then(|topic| topic.partitions.get_mut(place))
-            .ok_or_else(|| unknown(at))
+        self.topics.get_mut(&at.topic).and_then(|topic| topic.partitions.get_mut(place)).ok_or_else(|| unknown(at))
     }
 
     /// The same without an owned name.

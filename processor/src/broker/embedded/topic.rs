@@ -71,9 +71,7 @@ impl Topic {
             // As Kafka: the broker's default, which is 1.
             -1 => 1,
             count => usize::try_from(count).ok().filter(|count| *count > 0).ok_or_else(|| {
-                bad(format!(
-                    "topic {name}: {count} partitions; 1 or more are accepted, or -1 for the broker's default"
-                ))
+                bad(format!("topic {name}: {count} partitions; 1 or more are accepted, or -1 for the broker's default"))
             })?,
         };
         let settings: BTreeMap<String, String> = wanted.settings.iter().cloned().collect();
@@ -89,9 +87,7 @@ impl Topic {
         let policy = settings.get("cleanup.policy").map_or("delete", String::as_str);
         let policies: Vec<&str> = policy.split(',').map(str::trim).collect();
         if let Some(unknown) = policies.iter().find(|policy| !["compact", "delete"].contains(policy)) {
-            return Err(bad(format!(
-                "topic {name}: cleanup.policy={unknown:?}; compact, delete or both are accepted"
-            )));
+            return Err(bad(format!("topic {name}: cleanup.policy={unknown:?}; compact, delete or both are accepted")));
         }
         let max_record =
             number("max.message.bytes")?.map_or(MAX_MESSAGE_BYTES, |bytes| usize::try_from(bytes).unwrap_or_default());

@@ -67,10 +67,7 @@ impl Transactions {
 
     fn held_by(&mut self, id: &str, holder: Holder) -> Result<&mut Transaction> {
         let why = self.fenced(id);
-        self.by_id
-            .get_mut(id)
-            .filter(|transaction| transaction.holder == holder)
-            .ok_or(why)
+        self.by_id.get_mut(id).filter(|transaction| transaction.holder == holder).ok_or(why)
     }
 
     fn fenced(&self, id: &str) -> BrokerError {
@@ -103,10 +100,7 @@ impl Transaction {
 impl State {
     /// Takes over a transactional id. `None`: the transaction of the holder before has still to end; ask again.
     pub(super) fn init_transactions(&mut self, id: &str, timeout: i64, waker: &Waker) -> Option<Holder> {
-        let fresh = Holder {
-            producer_id: self.transactions.producers.saturating_add(1),
-            epoch: 0,
-        };
+        let fresh = Holder { producer_id: self.transactions.producers.saturating_add(1), epoch: 0 };
         if let Some(known) = self.transactions.by_id.get_mut(id) {
             known.waker = waker.clone();
             known.timed_out = false;
@@ -120,29 +114,22 @@ impl State {
                 }
             }
         }
-        let known = self
-            .transactions
-            .by_id
-            .entry(id.to_owned())
-            .or_insert_with(|| Transaction {
-                holder: Holder { epoch: -1, ..fresh },
-                timeout,
-                status: Status::Idle,
-                partitions: BTreeSet::new(),
-                groups: BTreeSet::new(),
-                waker: waker.clone(),
-                timed_out: false,
-            });
+        let known = self.transactions.by_id.entry(id.to_owned()).or_insert_with(|| Transaction {
+            holder: Holder { epoch: -1, ..fresh },
+            timeout,
+            status: Status::Idle,
+            partitions: BTreeSet::new(),
+            groups: BTreeSet::new(),
+            waker: waker.clone(),
+            timed_out: false,
+        });
         if known.status != Status::Idle {
             return None;
         }
         known.timeout = timeout;
         // The last epoch is kept for fencing, as Kafka does: a holder never gets it.
         known.holder = if known.holder.epoch < i16::MAX - 1 {
-            Holder {
-                epoch: known.holder.epoch.saturating_add(1),
-                ..known.holder
-            }
+            Holder { epoch: known.holder.epoch.saturating_add(1), ..known.holder }
         } else {
             fresh
         };

@@ -21,16 +21,11 @@ fn a_batch_is_bounded_by_bytes_and_holds_one_record_at_least() {
     let (broker, _) = broker_with_topic();
     let long = "x".repeat(300);
     Writer::plain(&broker).write(&[&long, &long, &long]);
-    let options = ConsumerOptions {
-        client_id: "test".into(),
-        isolation: Isolation::ReadCommitted,
-        queued_bytes: 10,
-    };
+    let options = ConsumerOptions { client_id: "test".into(), isolation: Isolation::ReadCommitted, queued_bytes: 10 };
     let mut consumer = broker.consumer(&options, Waker::new()).unwrap();
     let slot = consumer.assign(&[(at(0), 0)]).unwrap()[0];
-    let sizes: Vec<_> = std::iter::from_fn(|| consumer.fetch(slot, 10).unwrap())
-        .map(|batch| (batch.len(), batch.at_end()))
-        .collect();
+    let sizes: Vec<_> =
+        std::iter::from_fn(|| consumer.fetch(slot, 10).unwrap()).map(|batch| (batch.len(), batch.at_end())).collect();
     assert_eq!(sizes, [(1, false), (1, false), (1, true)]);
 }
 
@@ -53,25 +48,14 @@ fn records_come_back_with_time_key_value_and_headers() {
     let mut headers = Headers::new();
     headers.push("h", None);
     headers.push("h", Some(b"2"));
-    for (key, value, headers) in [
-        (None, Some(&b"v"[..]), &headers),
-        (Some(&b"k"[..]), None, &Headers::new()),
-    ] {
-        let record = OutRecord {
-            timestamp: 42,
-            key,
-            value,
-            headers,
-        };
+    for (key, value, headers) in [(None, Some(&b"v"[..]), &headers), (Some(&b"k"[..]), None, &Headers::new())] {
+        let record = OutRecord { timestamp: 42, key, value, headers };
         writer.producer.send(writer.topic, 0, &record).unwrap();
     }
     writer.producer.poll().unwrap();
     let batch = Tail::committed(&broker).fetch(10).unwrap();
     let (first, second) = (batch.record(0).unwrap(), batch.record(1).unwrap());
-    assert_eq!(
-        (first.offset, first.timestamp, first.key, first.value),
-        (0, 42, None, Some(&b"v"[..]))
-    );
+    assert_eq!((first.offset, first.timestamp, first.key, first.value), (0, 42, None, Some(&b"v"[..])));
     assert_eq!((second.offset, second.key, second.value), (1, Some(&b"k"[..]), None));
     let mut seen = Headers::new();
     batch.headers(1, &mut seen);
@@ -140,6 +124,18 @@ fn an_offset_that_is_not_in_the_log_is_out_of_range_until_a_seek() {
     assert_eq!(class(tail.consumer.fetch(tail.slot, 1)), ErrorClass::OutOfRange);
     tail.consumer.seek(tail.slot, 2).unwrap();
     assert_eq!(tail.next(), Some((texts(&["c"]), 3)));
+}
+
+#[test]
+fn the_beginning_is_where_the_log_starts_when_it_is_read() {
+    let (broker, _) = broker_with_topic();
+    Writer::plain(&broker).write(&["a", "b", "c"]);
+    let mut tail = Tail::new(&broker, Isolation::ReadCommitted, BEGINNING);
+    broker.delete_records(&at(0), 2).unwrap();
+    assert_eq!(tail.next(), Some((texts(&["c"]), 3)));
+    broker.delete_records(&at(0), 3).unwrap();
+    tail.consumer.seek(tail.slot, BEGINNING).unwrap();
+    assert_eq!(tail.next(), Some((vec![], 3)));
 }
 
 #[test]
@@ -221,28 +217,14 @@ fn a_full_chunk_is_handed_over_before_poll_and_counted_by_poll() {
 #[test]
 fn records_that_cannot_be_written_are_refused_by_class() {
     let (broker, _) = broker();
-    create(
-        &broker,
-        "t",
-        1,
-        &[("max.message.bytes", "10"), ("cleanup.policy", "compact")],
-    )
-    .unwrap();
+    create(&broker, "t", 1, &[("max.message.bytes", "10"), ("cleanup.policy", "compact")]).unwrap();
     let mut writer = Writer::plain(&broker);
     assert_eq!(class(writer.producer.topic("nowhere")), ErrorClass::UnknownTopic);
     assert_eq!(class(writer.send(1, "k", "v")), ErrorClass::UnknownTopic);
     assert_eq!(class(writer.send(-1, "k", "v")), ErrorClass::UnknownTopic);
     assert_eq!(class(writer.send(0, "k", "0123456789")), ErrorClass::TooLarge);
-    let no_key = OutRecord {
-        timestamp: 0,
-        key: None,
-        value: None,
-        headers: &Headers::new(),
-    };
-    assert_eq!(
-        class(writer.producer.send(writer.topic, 0, &no_key)),
-        ErrorClass::Abortable
-    );
+    let no_key = OutRecord { timestamp: 0, key: None, value: None, headers: &Headers::new() };
+    assert_eq!(class(writer.producer.send(writer.topic, 0, &no_key)), ErrorClass::Fatal);
     assert_eq!(writer.producer.backlog(), 0);
     writer.send(0, "k", "v").unwrap();
     broker.delete_topic("t");

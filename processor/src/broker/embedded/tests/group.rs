@@ -88,10 +88,7 @@ fn offsets_of_a_stale_generation_or_of_an_unknown_or_departed_member_are_refused
     peer.lease = current;
     peer.leave().unwrap();
     assert_eq!(peer.commit(1), Err(GroupError::UnknownMember));
-    let mut stranger = Peer {
-        line: broker.coordinator("new", Waker::new()).unwrap(),
-        ..peer
-    };
+    let mut stranger = Peer { line: broker.coordinator("new", Waker::new()).unwrap(), ..peer };
     assert_eq!(stranger.commit(1), Err(GroupError::IllegalGeneration));
     assert_eq!(broker.committed("g", &at(0)), None);
 }
@@ -120,10 +117,7 @@ fn a_static_member_comes_back_to_its_assignment_without_a_rebalance() {
     let joined = new.join();
     assert_eq!(joined.generation, generation);
     assert_ne!(joined.member_id, old.lease.member_id);
-    assert_eq!(
-        (joined.leader_id, joined.members.len()),
-        (leader.lease.member_id.clone(), 0)
-    );
+    assert_eq!((joined.leader_id, joined.members.len()), (leader.lease.member_id.clone(), 0));
     assert!(!joined.skip_assignment);
     new.start_sync(&[]);
     let assignment = old.lease.member_id.clone();
@@ -192,12 +186,7 @@ fn a_follower_with_new_metadata_and_a_leader_with_the_same_force_a_rebalance() {
     assert_eq!(second.line.answer(), None);
     assert_eq!(first.heartbeat(), Err(GroupError::RebalanceInProgress));
     first.start_join();
-    let seen: Vec<_> = first
-        .joined()
-        .members
-        .into_iter()
-        .map(|member| member.user_data)
-        .collect();
+    let seen: Vec<_> = first.joined().members.into_iter().map(|member| member.user_data).collect();
     assert_eq!(seen, [b"a".to_vec(), b"changed".to_vec()]);
     second.joined();
     let (one, two) = (first.lease.member_id.clone(), second.lease.member_id.clone());

@@ -2,6 +2,7 @@
 
 mod consumer;
 mod group;
+mod model;
 mod rebalance;
 mod topic;
 mod transaction;
@@ -11,9 +12,9 @@ use std::time::Duration;
 
 use super::Embedded;
 use crate::broker::{
-    Batch, Broker, BrokerError, Consumer, ConsumerOptions, Coordinator, Edge, ErrorClass, FetchedOffset, GroupAnswer,
-    GroupError, GroupRequest, Isolation, Joined, Lease, MemberAssignment, NewTopic, OffsetAndMetadata, OutRecord,
-    Producer, ProducerOptions, Slot, Ticket, TopicHandle, TransactionCall,
+    BEGINNING, Batch, Broker, BrokerError, Consumer, ConsumerOptions, Coordinator, Edge, ErrorClass, FetchedOffset,
+    GroupAnswer, GroupError, GroupRequest, Isolation, Joined, Lease, MemberAssignment, NewTopic, OffsetAndMetadata,
+    OutRecord, Producer, ProducerOptions, Slot, Ticket, TopicHandle, TransactionCall,
 };
 use crate::record::{Headers, TopicPartition};
 use crate::time::ManualClock;
@@ -37,10 +38,7 @@ fn create(broker: &Embedded, name: &str, partitions: i32, settings: &[(&str, &st
         name: name.into(),
         partitions,
         replication: -1,
-        settings: settings
-            .iter()
-            .map(|(key, value)| ((*key).into(), (*value).into()))
-            .collect(),
+        settings: settings.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
     }])
 }
 
@@ -125,10 +123,7 @@ impl Writer {
 }
 
 fn position(offset: i64) -> OffsetAndMetadata {
-    OffsetAndMetadata {
-        offset,
-        metadata: "m".into(),
-    }
+    OffsetAndMetadata { offset, metadata: "m".into() }
 }
 
 /// A consumer of partition 0 of `t`, and its waker.
@@ -141,11 +136,7 @@ struct Tail {
 impl Tail {
     fn new(broker: &Embedded, isolation: Isolation, from: i64) -> Self {
         let waker = Waker::new();
-        let options = ConsumerOptions {
-            client_id: "test".into(),
-            isolation,
-            queued_bytes: 1 << 20,
-        };
+        let options = ConsumerOptions { client_id: "test".into(), isolation, queued_bytes: 1 << 20 };
         let mut consumer = broker.consumer(&options, waker.clone()).unwrap();
         let slot = consumer.assign(&[(at(0), from)]).unwrap()[0];
         waker.wait(Duration::ZERO);
@@ -200,11 +191,7 @@ impl Peer {
             waker,
             instance: None,
             user_data: user_data.into(),
-            lease: Lease {
-                member_id: String::new(),
-                generation: -1,
-                instance_id: None,
-            },
+            lease: Lease { member_id: String::new(), generation: -1, instance_id: None },
             leader: String::new(),
         }
     }
@@ -274,10 +261,7 @@ impl Peer {
             partitions: Vec::new(),
             user_data: (*id).into(),
         });
-        self.line.request(GroupRequest::Sync {
-            lease: self.lease.clone(),
-            assignments: assignments.collect(),
-        })
+        self.line.request(GroupRequest::Sync { lease: self.lease.clone(), assignments: assignments.collect() })
     }
 
     fn synced(&mut self) -> Result<GroupAnswer, GroupError> {
@@ -285,29 +269,19 @@ impl Peer {
     }
 
     fn heartbeat(&mut self) -> Result<GroupAnswer, GroupError> {
-        self.ask(GroupRequest::Heartbeat {
-            lease: self.lease.clone(),
-        })
+        self.ask(GroupRequest::Heartbeat { lease: self.lease.clone() })
     }
 
     fn leave(&mut self) -> Result<GroupAnswer, GroupError> {
-        self.ask(GroupRequest::Leave {
-            member_id: self.lease.member_id.clone(),
-            instance_id: self.instance.clone(),
-        })
+        self.ask(GroupRequest::Leave { member_id: self.lease.member_id.clone(), instance_id: self.instance.clone() })
     }
 
     fn commit(&mut self, offset: i64) -> Result<GroupAnswer, GroupError> {
-        self.ask(GroupRequest::CommitOffsets {
-            lease: self.lease.clone(),
-            offsets: vec![(at(0), position(offset))],
-        })
+        self.ask(GroupRequest::CommitOffsets { lease: self.lease.clone(), offsets: vec![(at(0), position(offset))] })
     }
 
     fn fetch_offset(&mut self) -> Result<Option<i64>, GroupError> {
-        let request = GroupRequest::FetchOffsets {
-            partitions: vec![at(0)],
-        };
+        let request = GroupRequest::FetchOffsets { partitions: vec![at(0)] };
         match self.ask(request)? {
             GroupAnswer::Offsets(found) => {
                 let [(partition, offset)]: &[FetchedOffset; 1] = found.as_slice().try_into().unwrap();

@@ -132,10 +132,7 @@ fn a_silent_member_is_dropped_after_its_session_and_the_rest_rebalances() {
     assert_eq!(first.heartbeat(), Err(GroupError::UnknownMember));
     let joined = second.join();
     // The leader is gone: the next member leads.
-    assert_eq!(
-        (joined.leader_id, joined.members.len()),
-        (second.lease.member_id.clone(), 1)
-    );
+    assert_eq!((joined.leader_id, joined.members.len()), (second.lease.member_id.clone(), 1));
 }
 
 #[test]
@@ -219,10 +216,7 @@ fn leaving_starts_a_rebalance_and_takes_the_parked_requests_along() {
     let (broker, _) = broker_with_topic();
     let (mut first, mut second) = group_of_two(&broker);
     let ticket = first.start_join();
-    let left = first.line.request(GroupRequest::Leave {
-        member_id: first.lease.member_id.clone(),
-        instance_id: None,
-    });
+    let left = first.line.request(GroupRequest::Leave { member_id: first.lease.member_id.clone(), instance_id: None });
     assert_eq!(first.line.answer(), Some((ticket, Err(GroupError::UnknownMember))));
     assert_eq!(first.line.answer(), Some((left, Ok(GroupAnswer::Done))));
     assert_eq!(second.heartbeat(), Err(GroupError::RebalanceInProgress));
@@ -255,11 +249,7 @@ fn a_silent_static_member_keeps_its_place_past_the_rebalance_timeout() {
     for _ in 0..6 {
         clock.advance(5_000);
         leader.lease.generation = broker.group("g").1;
-        leader
-            .ask(GroupRequest::Heartbeat {
-                lease: leader.lease.clone(),
-            })
-            .ok();
+        leader.ask(GroupRequest::Heartbeat { lease: leader.lease.clone() }).ok();
     }
     // The round went on without it: another leads, and it is still a member.
     let joined = second.joined();

@@ -11,17 +11,11 @@ fn topics_are_created_once_and_described() {
     create(&broker, "u", -1, &[]).unwrap();
     let mut admin = broker.admin().unwrap();
     let found = admin.topics(&["u", "none", "t"]).unwrap();
-    let counts: Vec<_> = found
-        .iter()
-        .map(|topic| topic.as_ref().map(|one| one.partitions))
-        .collect();
+    let counts: Vec<_> = found.iter().map(|topic| topic.as_ref().map(|one| one.partitions)).collect();
     assert_eq!(counts, [Some(1), None, Some(2)]);
     assert_ne!(found[0].as_ref().unwrap().id, found[2].as_ref().unwrap().id);
     assert_eq!(broker.topic_settings("t").unwrap()["x.y"], "z");
-    assert_eq!(
-        broker.topic_names().iter().map(|name| &**name).collect::<Vec<_>>(),
-        ["t", "u"]
-    );
+    assert_eq!(broker.topic_names().iter().map(|name| &**name).collect::<Vec<_>>(), ["t", "u"]);
 }
 
 #[test]
@@ -96,12 +90,7 @@ fn compaction_keeps_the_last_of_each_key_with_its_offset_and_tombstones() {
     writer.call(TransactionCall::Commit).unwrap(); // 0 1 2, marker 3
     writer.transaction(&["lost"], TransactionCall::Abort); // 4, marker 5
     writer.call(TransactionCall::Begin).unwrap();
-    let tombstone = OutRecord {
-        timestamp: 9,
-        key: Some(b"b"),
-        value: None,
-        headers: &Headers::new(),
-    };
+    let tombstone = OutRecord { timestamp: 9, key: Some(b"b"), value: None, headers: &Headers::new() };
     writer.producer.send(writer.topic, 0, &tombstone).unwrap();
     writer.call(TransactionCall::Commit).unwrap(); // 6, marker 7
     writer.call(TransactionCall::Begin).unwrap();
@@ -110,26 +99,11 @@ fn compaction_keeps_the_last_of_each_key_with_its_offset_and_tombstones() {
 
     broker.compact("t").unwrap();
 
-    let left: Vec<_> = broker
-        .log(&at(0))
-        .unwrap()
-        .into_iter()
-        .map(|entry| entry.offset)
-        .collect();
+    let left: Vec<_> = broker.log(&at(0)).unwrap().into_iter().map(|entry| entry.offset).collect();
     assert_eq!(left, [2, 6, 8]);
-    assert_eq!(
-        (
-            edge(&broker, Edge::Start),
-            edge(&broker, Edge::Stable),
-            edge(&broker, Edge::End)
-        ),
-        (0, 8, 9)
-    );
+    assert_eq!((edge(&broker, Edge::Start), edge(&broker, Edge::Stable), edge(&broker, Edge::End)), (0, 8, 9));
     let batch = Tail::committed(&broker).fetch(10).unwrap();
-    let seen: Vec<_> = (0..2)
-        .filter_map(|index| batch.record(index))
-        .map(|one| (one.offset, one.value))
-        .collect();
+    let seen: Vec<_> = (0..2).filter_map(|index| batch.record(index)).map(|one| (one.offset, one.value)).collect();
     assert_eq!(seen, [(2, Some(&b"2"[..])), (6, None)]);
     assert_eq!((batch.len(), batch.next_offset(), batch.at_end()), (2, 8, true));
     // A position inside a gap reads on after it.
@@ -203,14 +177,7 @@ fn two_brokers_with_the_same_history_are_the_same() {
         clock.advance(7_000);
         let topics = broker.admin().unwrap().topics(&["t"]).unwrap();
         let cluster = broker.admin().unwrap().cluster_id().unwrap();
-        (
-            cluster,
-            topics,
-            broker.log(&at(0)).unwrap(),
-            first.lease,
-            second.lease,
-            broker.group("g"),
-        )
+        (cluster, topics, broker.log(&at(0)).unwrap(), first.lease, second.lease, broker.group("g"))
     };
     assert_eq!(history(), history());
 }

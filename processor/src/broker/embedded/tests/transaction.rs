@@ -14,10 +14,7 @@ fn an_open_transaction_holds_the_last_stable_offset() {
     assert_eq!((edge(&broker, Edge::Stable), edge(&broker, Edge::End)), (1, 3));
     let mut tail = Tail::committed(&broker);
     let batch = tail.fetch(10).unwrap();
-    assert_eq!(
-        (values(batch.as_ref()), batch.next_offset(), batch.at_end()),
-        (texts(&["before"]), 1, true)
-    );
+    assert_eq!((values(batch.as_ref()), batch.next_offset(), batch.at_end()), (texts(&["before"]), 1, true));
     assert_eq!(tail.next(), None);
     let mut all = Tail::new(&broker, Isolation::ReadUncommitted, 0);
     assert_eq!(all.next(), Some((texts(&["before", "mine", "after"]), 3)));
@@ -60,10 +57,7 @@ fn abort_hides_records_from_committed_readers_only() {
         Some((texts(&["lost", "kept", "lost too", "next"]), 7))
     );
     // Reading on from the middle of an aborted transaction hides the rest of it too.
-    assert_eq!(
-        Tail::new(&broker, Isolation::ReadCommitted, 2).next(),
-        Some((texts(&["next"]), 7))
-    );
+    assert_eq!(Tail::new(&broker, Isolation::ReadCommitted, 2).next(), Some((texts(&["next"]), 7)));
 }
 
 #[test]
@@ -119,12 +113,7 @@ fn init_aborts_what_the_predecessor_left_open_and_fences_it() {
     assert_eq!(class(old.send(0, "k", "zombie")), ErrorClass::Fenced);
     assert_eq!(class(old.producer.poll()), ErrorClass::Fenced);
     assert_eq!(class(old.send_offset(&peer.lease, 8)), ErrorClass::Fenced);
-    for call in [
-        TransactionCall::Commit,
-        TransactionCall::Abort,
-        TransactionCall::Begin,
-        TransactionCall::Init,
-    ] {
+    for call in [TransactionCall::Commit, TransactionCall::Abort, TransactionCall::Begin, TransactionCall::Init] {
         assert_eq!(class(old.call(call)), ErrorClass::Fenced);
     }
     assert_eq!(edge(&broker, Edge::End), 2);
@@ -139,11 +128,7 @@ fn each_call_of_a_fenced_producer_finds_out_by_itself() {
     for call in [
         TransactionCall::Commit,
         TransactionCall::Abort,
-        TransactionCall::SendOffsets {
-            group: "g".into(),
-            lease: peer.lease,
-            offsets: vec![(at(0), position(1))],
-        },
+        TransactionCall::SendOffsets { group: "g".into(), lease: peer.lease, offsets: vec![(at(0), position(1))] },
     ] {
         let mut old = Writer::transactional(&broker, "x");
         old.call(TransactionCall::Begin).unwrap();
@@ -209,9 +194,7 @@ fn offsets_of_other_partitions_stay_stable() {
     writer.call(TransactionCall::Begin).unwrap();
     let offsets = vec![(at(1), position(5))];
     let (group, lease) = ("g".to_owned(), peer.lease.clone());
-    writer
-        .call(TransactionCall::SendOffsets { group, lease, offsets })
-        .unwrap();
+    writer.call(TransactionCall::SendOffsets { group, lease, offsets }).unwrap();
     assert_eq!(peer.fetch_offset(), Ok(None));
 }
 
@@ -223,23 +206,17 @@ fn a_void_lease_makes_the_transaction_abortable_and_the_next_one_works() {
     peer.join();
     peer.start_sync(&[]);
     peer.synced().unwrap();
-    let unknown = Lease {
-        member_id: "nobody".into(),
-        ..peer.lease.clone()
-    };
-    let foreign = Lease {
-        instance_id: Some("nowhere".into()),
-        ..peer.lease.clone()
-    };
+    let unknown = Lease { member_id: "nobody".into(), ..peer.lease.clone() };
+    let foreign = Lease { instance_id: Some("nowhere".into()), ..peer.lease.clone() };
     let mut writer = Writer::transactional(&broker, "x");
     for (lease, code) in [(stale, "(22)"), (unknown, "(25)"), (foreign, "(25)")] {
         writer.call(TransactionCall::Begin).unwrap();
         writer.write(&["lost"]);
         let error = writer.send_offset(&lease, 1).unwrap_err();
-        assert_eq!(error.class, ErrorClass::Abortable);
+        assert_eq!(error.class, ErrorClass::LeaseVoid);
         assert!(error.message.contains(code), "{error}");
-        assert_eq!(class(writer.call(TransactionCall::Commit)), ErrorClass::Abortable);
-        assert_eq!(class(writer.send(0, "k", "v")), ErrorClass::Abortable);
+        assert_eq!(class(writer.call(TransactionCall::Commit)), ErrorClass::LeaseVoid);
+        assert_eq!(class(writer.send(0, "k", "v")), ErrorClass::LeaseVoid);
         writer.call(TransactionCall::Abort).unwrap();
     }
     writer.call(TransactionCall::Begin).unwrap();
@@ -281,7 +258,7 @@ fn a_static_member_that_was_replaced_commits_no_offsets() {
     let mut writer = Writer::transactional(&broker, "x");
     writer.call(TransactionCall::Begin).unwrap();
     let error = writer.send_offset(&old.lease, 1).unwrap_err();
-    assert_eq!(error.class, ErrorClass::Abortable);
+    assert_eq!(error.class, ErrorClass::LeaseVoid);
     assert!(error.message.contains("(82)"), "{error}");
     writer.call(TransactionCall::Abort).unwrap();
     writer.call(TransactionCall::Begin).unwrap();
@@ -308,7 +285,7 @@ fn transactional_offsets_follow_the_generation_through_a_rebalance() {
     first.joined();
     second.joined();
     // Joined and not yet synced: the new one counts already, the old one no more.
-    assert_eq!(try_commit(&before), Err(ErrorClass::Abortable));
+    assert_eq!(try_commit(&before), Err(ErrorClass::LeaseVoid));
     assert_eq!(try_commit(&second.lease), Ok(()));
 }
 
@@ -409,9 +386,6 @@ fn a_transaction_timeout_beyond_the_broker_s_limit_is_refused() {
             transaction_timeout: Duration::from_secs(seconds),
             linger: Duration::ZERO,
         };
-        assert_eq!(
-            class(broker.producer(&options, Waker::new())),
-            ErrorClass::Configuration
-        );
+        assert_eq!(class(broker.producer(&options, Waker::new())), ErrorClass::Configuration);
     }
 }
