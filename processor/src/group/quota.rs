@@ -153,7 +153,61 @@ mod tests {
         assert_eq!(quotas(&[demand(2, true, &[])], &[]), [Vec::<u64>::new()]);
     }
 
+    /// The most tasks that can stay in any balanced spread, found by trying all of them.
+    fn most_that_can_stay(demands: &[Demand], members: u64) -> u64 {
+        let total: u64 = demands.iter().map(|d| d.tasks).sum();
+        let stateful: u64 = demands.iter().filter(|d| d.stateful).map(|d| d.tasks).sum();
+        let fits = |sum: u64, tasks: u64| (tasks / members..=tasks.div_ceil(members)).contains(&sum);
+        let masks = 1_u64 << members;
+        let mut best = 0;
+        for choice in 0..masks.pow(u32::try_from(demands.len()).unwrap()) {
+            let quota = |s: usize, m: u64| {
+                let mask = choice / masks.pow(u32::try_from(s).unwrap()) % masks;
+                demands[s].tasks / members + (mask >> m & 1)
+            };
+            let sum = |m: u64, class: Option<bool>| {
+                let chosen = (0..demands.len()).filter(|&s| class.is_none_or(|c| c == demands[s].stateful));
+                chosen.map(|s| quota(s, m)).sum::<u64>()
+            };
+            let valid = (0..demands.len()).all(|s| (0..members).map(|m| quota(s, m)).sum::<u64>() == demands[s].tasks)
+                && (0..members).all(|m| {
+                    fits(sum(m, None), total) && fits(sum(m, Some(true)), stateful)
+                        && fits(sum(m, Some(false)), total - stateful)
+                        && (0..demands.len()).all(|s| fits(quota(s, m), demands[s].tasks))
+                });
+            if valid {
+                best = best.max(stay(demands, &quota, members));
+            }
+        }
+        best
+    }
+
+    fn stay(demands: &[Demand], quota: &dyn Fn(usize, u64) -> u64, members: u64) -> u64 {
+        let cells = (0..demands.len()).flat_map(|s| (0..members).map(move |m| (s, m)));
+        cells.map(|(s, m)| demands[s].held[usize::try_from(m).unwrap()].min(quota(s, m))).sum()
+    }
+
     proptest! {
+        #[test]
+        fn no_balanced_spread_moves_fewer(
+            sizes in prop::collection::vec((0..9_u64, any::<bool>()), 1..4),
+            members in 1..4_u64,
+            cuts in prop::collection::vec(0..9_u64, 9),
+        ) {
+            let demands: Vec<Demand> = sizes.iter().enumerate().map(|(s, &(tasks, stateful))| {
+                let mut free = tasks;
+                let held: Vec<u64> = (0..members).zip(&cuts[s * 3..]).map(|(_, &cut)| {
+                    let held = cut.min(free);
+                    free -= held;
+                    held
+                }).collect();
+                Demand { tasks, stateful, wished: vec![0; held.len()], held }
+            }).collect();
+            let quotas = quotas(&demands, &vec![1; usize::try_from(members).unwrap()]);
+            let stays = stay(&demands, &|s, m| quotas[s][usize::try_from(m).unwrap()], members);
+            prop_assert_eq!(stays, most_that_can_stay(&demands, members));
+        }
+
         #[test]
         fn every_sum_is_its_share_rounded(
             sizes in prop::collection::vec((0..30_u64, any::<bool>()), 1..7),
