@@ -8,8 +8,11 @@ pub enum ErrorClass {
     Retriable,
     /// The transaction must be aborted; then work goes on from the committed offsets.
     Abortable,
-    /// Somebody else holds the transactional id or the group membership now.
+    /// Somebody else holds the transactional id now: drop the producer.
     Fenced,
+    /// The group refused the lease that offsets were sent under (codes 22, 25, 27, 82): abort the
+    /// transaction and go on under a new lease. The producer stays good.
+    LeaseVoid,
     /// The offset asked for is not in the log (any more).
     OutOfRange,
     /// A topic or partition does not exist.
@@ -39,9 +42,6 @@ pub struct BrokerError {
 impl BrokerError {
     /// An error of a class, with its sentence.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            message: message.into(),
-        }
+        Self { class, message: message.into() }
     }
 }
