@@ -3,8 +3,19 @@
 //! Everything here is a state machine without I/O, driven by the time and by the answers of a
 //! [`Coordinator`](crate::broker::Coordinator), so that the same code runs on Kafka, on the embedded broker and in a simulation.
 
+mod assignor;
+mod flow;
+mod holdings;
+mod leader;
+mod member;
+mod quota;
+mod user_data;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+pub use assignor::{Assignment, MemberView, assign};
+pub use member::{Member, MemberSettings, MemberState};
 
 use crate::broker::Lease;
 
