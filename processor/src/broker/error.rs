@@ -8,14 +8,19 @@ pub enum ErrorClass {
     Retriable,
     /// The transaction must be aborted; then work goes on from the committed offsets.
     Abortable,
-    /// Somebody else holds the transactional id or the group membership now.
+    /// Somebody else holds the transactional id now: drop the producer.
     Fenced,
+    /// The group refused the lease that offsets were sent under (codes 22, 25, 27, 82): abort the
+    /// transaction and go on under a new lease. The producer stays good.
+    LeaseVoid,
     /// The offset asked for is not in the log (any more).
     OutOfRange,
     /// A topic or partition does not exist.
     UnknownTopic,
     /// The record is larger than broker or client allow.
     TooLarge,
+    /// The broker refuses the record for what it is: no key in a compacted topic, a time outside the topic's limits.
+    Rejected,
     /// The principal lacks a right.
     NotAuthorised,
     /// No broker could be reached in the time allowed.

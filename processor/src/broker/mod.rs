@@ -11,6 +11,7 @@
 
 mod error;
 mod group;
+pub mod kafka;
 
 use std::fmt::Debug;
 use std::time::Duration;
