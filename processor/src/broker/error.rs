@@ -19,6 +19,8 @@ pub enum ErrorClass {
     UnknownTopic,
     /// The record is larger than broker or client allow.
     TooLarge,
+    /// The broker refuses the record for what it is: no key in a compacted topic, a time outside the topic's limits.
+    Rejected,
     /// The principal lacks a right.
     NotAuthorised,
     /// No broker could be reached in the time allowed.
