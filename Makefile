@@ -48,5 +48,4 @@ lint:
 
 bench:
 	@scripts/setup.sh test
-	$(ENV) cargo build --release --package headwater-bench --bins
-	$(ENV) cargo run --release --package headwater-bench --bin headwater-bench -- $(ARGS)
+	$(ENV) cargo run --release --package headwater-bench --bin supervise -- $(ARGS)

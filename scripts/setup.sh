@@ -83,7 +83,8 @@ missing_packages() {
 
 install_packages() {
     local packages="$1" sudo=()
-    local command="apt-get update && apt-get install --yes --no-install-recommends $packages"
+    # A source of packages that cannot be reached need not be one of those that are used.
+    local command="apt-get update; apt-get install --yes --no-install-recommends $packages"
     command -v apt-get >/dev/null || die "these are missing, by the names of Debian's packages; install what holds them here: $packages"
     if [ "$(id -u)" -ne 0 ]; then
         if ! command -v sudo >/dev/null || ! sudo -n true 2>/dev/null; then
