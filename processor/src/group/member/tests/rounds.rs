@@ -94,11 +94,7 @@ fn the_leader_forces_the_follow_up_that_does_not_come() {
         generation: 1,
         member_id: "me".to_owned(),
         leader_id: "me".to_owned(),
-        members: vec![MemberMetadata {
-            member_id: "me".to_owned(),
-            instance_id: None,
-            user_data: mine.encode(),
-        }],
+        members: vec![MemberMetadata { member_id: "me".to_owned(), instance_id: None, user_data: mine.encode() }],
         skip_assignment: false,
     })));
     scene.sync();
