@@ -153,6 +153,7 @@ impl Caller {
             // SAFETY (each call below): the client is alive, and this thread alone makes transactional calls on it.
             // The answer is null or an error object that is ours.
             TransactionCall::Init => {
+                self.await_broker();
                 self.repeat(call, |wait| unsafe { ErrorObject::take(rd::rd_kafka_init_transactions(rk, wait)) })
             }
             TransactionCall::Begin => self.repeat(call, |_| {
@@ -182,6 +183,22 @@ impl Caller {
                 // SAFETY: as above.
                 unsafe { ErrorObject::take(rd::rd_kafka_abort_transaction(rk, wait)) }
             }),
+        }
+    }
+
+    /// Waits for the first answer of a broker. librdkafka looks for the coordinator as soon as `init` is called and,
+    /// where no connection is up yet, only half a second later again.
+    fn await_broker(&self) {
+        let deadline = Instant::now() + self.deadline;
+        while Instant::now() < deadline && !self.shared.dropped.load(Ordering::Acquire) {
+            // SAFETY: the client is alive; the answer is null or a string that is ours and freed at once.
+            unsafe {
+                let id = rd::rd_kafka_clusterid(self.client.ptr(), millis(SLICE));
+                if !id.is_null() {
+                    rd::rd_kafka_mem_free(self.client.ptr(), id.cast());
+                    return;
+                }
+            }
         }
     }
 
