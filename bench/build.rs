@@ -7,7 +7,7 @@ use std::env;
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=raw/raw.c");
+    println!("cargo:rerun-if-changed=raw");
     let root = env::var("DEP_RDKAFKA_ROOT").map_err(|_| {
         "DEP_RDKAFKA_ROOT is not set: rdkafka-sys says where its headers are only when it builds librdkafka itself \
          (without its features `dynamic-linking` and `cmake-build`)"

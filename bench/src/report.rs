@@ -3,7 +3,6 @@
 use crate::Result;
 use crate::run::Sample;
 use serde::Serialize;
-use std::fmt::Write;
 
 /// The figures of one run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -67,7 +66,11 @@ impl Figures {
                 .zip(main.broker_cpu)
                 .map(|(end, start)| end.saturating_sub(start).as_secs_f64()),
             start_seconds: first.wall.as_secs_f64(),
-            peak_rss_kib: samples.iter().map(|sample| sample.peak_rss_kib).max().unwrap_or(0),
+            peak_rss_kib: samples
+                .iter()
+                .filter_map(|sample| sample.peak_rss_kib)
+                .max()
+                .unwrap_or(0),
         })
     }
 }
@@ -191,23 +194,13 @@ pub fn judge(runs: &[Figures]) -> Vec<Verdict> {
     FLOORS.iter().map(judge).collect()
 }
 
-/// The figures as a table for a person; `configurations` in the order of the rows.
+/// The figures as tables for a person; `configurations` in the order of the rows.
 #[must_use]
-pub fn table(configurations: &[String], runs: &[Figures], verdicts: &[Verdict]) -> String {
-    let mut text = String::from(
-        "Records per CPU-second of the process, thousands: steady (10 % to 90 % of the input) and whole (first record to last commit).\n\n",
-    );
-    let width = configurations
-        .iter()
-        .map(String::len)
-        .max()
-        .unwrap_or(0)
-        .max("configuration".len());
-    line(
-        &mut text,
-        format_args!(
-            "| {:width$} | runs | {:>8} | {:>17} | {:>8} | {:>12} | {:>8} | {:>12} | {:>7} | {:>9} |",
+pub fn tables(configurations: &[String], runs: &[Figures], verdicts: &[Verdict]) -> String {
+    let mut rows = vec![
+        [
             "configuration",
+            "runs",
             "steady",
             "min to max",
             "whole",
@@ -215,69 +208,97 @@ pub fn table(configurations: &[String], runs: &[Figures], verdicts: &[Verdict]) 
             "CPU s",
             "broker CPU s",
             "RSS MB",
-            "start ms"
-        ),
-    );
-    line(
-        &mut text,
-        format_args!(
-            "|{0:-<1$}|------|{0:-<10}|{0:-<19}|{0:-<10}|{0:-<14}|{0:-<10}|{0:-<14}|{0:-<9}|{0:-<11}|",
-            "",
-            width + 2
-        ),
-    );
+            "start ms",
+        ]
+        .map(str::to_owned),
+    ];
     for name in configurations {
         let of = |value: fn(&Figures) -> f64| spread(runs, name, value);
-        let median = |value: fn(&Figures) -> f64| of(value).map_or(f64::NAN, |spread| spread.median);
-        let Some(steady) = of(|run| run.steady_per_cpu_second / 1e3) else {
-            continue;
-        };
-        line(
-            &mut text,
-            format_args!(
-                "| {name:width$} | {:4} | {:8.0} | {:>17} | {:8.0} | {:12.0} | {:8.2} | {:12.2} | {:7.0} | {:9.0} |",
-                runs.iter().filter(|run| run.configuration == *name).count(),
-                steady.median,
-                format!("{:.0} to {:.0}", steady.min, steady.max),
-                median(|run| run.whole_per_cpu_second / 1e3),
-                median(|run| run.per_second / 1e3),
-                median(|run| run.cpu_seconds),
-                median(|run| run.broker_cpu_seconds.unwrap_or(f64::NAN)),
-                median(|run| real(run.peak_rss_kib) / 1024.0),
-                median(|run| run.start_seconds * 1e3),
-            ),
-        );
+        let median = |value: fn(&Figures) -> f64, decimals| cell(of(value).map(|spread| spread.median), decimals);
+        let steady = of(|run| run.steady_per_cpu_second / 1e3);
+        rows.push([
+            name.clone(),
+            runs.iter().filter(|run| run.configuration == *name).count().to_string(),
+            cell(steady.map(|steady| steady.median), 0),
+            range(steady, 0),
+            median(|run| run.whole_per_cpu_second / 1e3, 0),
+            median(|run| run.per_second / 1e3, 0),
+            median(|run| run.cpu_seconds, 2),
+            median(|run| run.broker_cpu_seconds.unwrap_or(f64::NAN), 2),
+            median(|run| real(run.peak_rss_kib) / 1024.0, 0),
+            median(|run| run.start_seconds * 1e3, 0),
+        ]);
     }
-    text.push_str("\nRatios of steady records per CPU-second; judged is the median of the rounds' own ratios.\n\n");
-    text.push_str("| ratio                                  | median |   min to max | of medians | floor |  aim | verdict      |\n");
-    text.push_str("|----------------------------------------|--------|--------------|------------|-------|------|--------------|\n");
+    let mut ratios =
+        vec![["ratio", "median", "min to max", "of medians", "floor", "aim", "verdict"].map(str::to_owned)];
     for verdict in verdicts {
-        let name = format!("{} / {}", verdict.numerator, verdict.denominator);
-        let (median, range) = verdict.ratio.map_or((f64::NAN, String::new()), |ratio| {
-            (ratio.median, format!("{:.2} to {:.2}", ratio.min, ratio.max))
-        });
         let word = match verdict.ratio {
             None => "not measured",
             Some(_) if verdict.is_missed() => "MISSED",
             Some(ratio) if ratio.median < verdict.aim => "met",
             Some(_) => "met, and aim",
         };
-        line(
-            &mut text,
-            format_args!(
-                "| {name:38} | {median:6.3} | {range:>12} | {:10.3} | {:5.2} | {:4.2} | {word:12} |",
-                verdict.ratio_of_medians.unwrap_or(f64::NAN),
-                verdict.floor,
-                verdict.aim
-            ),
-        );
+        ratios.push([
+            format!("{} / {}", verdict.numerator, verdict.denominator),
+            cell(verdict.ratio.map(|ratio| ratio.median), 3),
+            range(verdict.ratio, 3),
+            cell(verdict.ratio_of_medians, 3),
+            cell(Some(verdict.floor), 2),
+            cell(Some(verdict.aim), 2),
+            word.to_owned(),
+        ]);
+    }
+    format!(
+        "Records per CPU-second of the process, thousands: steady (10 % to 90 % of the input), whole (first record to last commit).\n\n{}\n\
+         Ratios of steady records per CPU-second; judged is the median of the rounds' own ratios.\n\n{}",
+        table(&rows),
+        table(&ratios)
+    )
+}
+
+/// A Markdown table with aligned columns: the first to the left, the others to the right. The first row is the head.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            text.push_str(&if column == 0 {
+                format!("| {cell:width$} ")
+            } else {
+                format!("| {cell:>width$} ")
+            });
+        }
+        text.push_str("|\n");
+        if number == 0 {
+            for (column, width) in widths.into_iter().enumerate() {
+                text.push_str(&if column == 0 {
+                    format!("|{:-<1$}", "", width + 2)
+                } else {
+                    format!("|{:-<1$}:", "", width + 1)
+                });
+            }
+            text.push_str("|\n");
+        }
     }
     text
 }
 
-fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    // Writing to a string cannot fail.
-    let _written = writeln!(text, "{arguments}");
+/// A number for a person; a dash where there is none.
+fn cell(number: Option<f64>, decimals: usize) -> String {
+    number
+        .filter(|number| number.is_finite())
+        .map_or_else(|| "–".to_owned(), |number| format!("{number:.decimals$}"))
+}
+
+fn range(spread: Option<Spread>, decimals: usize) -> String {
+    spread.map_or_else(String::new, |spread| {
+        format!("{:.decimals$} to {:.decimals$}", spread.min, spread.max)
+    })
 }
 
 fn spread(runs: &[Figures], name: &str, value: impl Fn(&Figures) -> f64) -> Option<Spread> {
@@ -303,39 +324,34 @@ mod tests {
             wall: cpu * 2,
             cpu,
             broker_cpu: Some(cpu * 3),
-            peak_rss_kib: cpu_ms,
+            peak_rss_kib: Some(cpu_ms),
         }
     }
 
-    fn figures(configuration: &str, round: usize, steady: f64) -> Figures {
-        let samples = [
+    fn samples() -> [Sample; 5] {
+        [
             sample("main", 0, 100),
             sample("first", 0, 200),
             sample("p10", 100, 1_000),
             sample("p90", 900, 3_000),
             sample("committed", 1_000, 4_200),
-        ];
-        let figures = Figures::new(configuration, round, &samples).unwrap();
+        ]
+    }
+
+    fn figures(configuration: &str, round: usize, steady: f64) -> Figures {
         Figures {
             steady_per_cpu_second: steady,
-            ..figures
+            ..Figures::new(configuration, round, &samples()).unwrap()
         }
     }
 
     #[test]
     fn steady_state_leaves_out_start_and_end() {
-        let samples = [
-            sample("main", 0, 100),
-            sample("first", 0, 200),
-            sample("p10", 100, 1_000),
-            sample("p90", 900, 3_000),
-            sample("committed", 1_000, 4_200),
-        ];
-        let figures = Figures::new("raw-p1", 0, &samples).unwrap();
+        let figures = Figures::new("raw-p1", 0, &samples()).unwrap();
         assert_eq!(figures.steady_per_cpu_second, 400.0);
         assert_eq!(figures.whole_per_cpu_second, 250.0);
         assert_eq!(figures.per_second, 125.0);
-        assert_eq!(figures.broker_cpu_seconds, Some(4.1 * 3.0));
+        assert_eq!(figures.broker_cpu_seconds, Some(12.3));
         assert_eq!(figures.peak_rss_kib, 4_200);
     }
 
@@ -392,7 +408,8 @@ mod tests {
         );
         assert!(verdicts[0].is_missed());
         assert!(verdicts[1].ratio.is_none() && !verdicts[1].is_missed());
-        let table = table(&["raw-p1".to_owned(), "engine-p1".to_owned()], &runs, &verdicts);
-        assert!(table.contains("MISSED") && table.contains("not measured"), "{table}");
+        let tables = tables(&["raw-p1".to_owned(), "engine-p1".to_owned()], &runs, &verdicts);
+        assert!(tables.contains("MISSED") && tables.contains("not measured"), "{tables}");
+        assert!(!tables.contains("NaN"), "{tables}");
     }
 }

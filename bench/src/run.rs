@@ -55,8 +55,8 @@ pub struct Sample {
     pub cpu: Duration,
     /// CPU time of the broker, when it is ours.
     pub broker_cpu: Option<Duration>,
-    /// Peak resident memory so far, KiB.
-    pub peak_rss_kib: u64,
+    /// Peak resident memory so far, KiB; `None` when the process had ended before it was looked at.
+    pub peak_rss_kib: Option<u64>,
 }
 
 /// Kills the process unless it has ended: a run that fails must not compete with the next.
@@ -217,14 +217,10 @@ mod tests {
 
     #[test]
     fn every_mark_gives_a_sample() {
-        let marks = "for m in main first p10 p90 processed committed; do echo MARK $m 7; done; echo noise; sleep 0.2";
+        let marks = "for m in main first p10 p90 processed committed; do echo MARK $m 7; done; echo noise";
         let samples = run_script(marks, LONG).unwrap();
         assert_eq!(samples.len(), 6);
-        assert!(
-            samples
-                .iter()
-                .all(|sample| sample.records == 7 && sample.peak_rss_kib > 0)
-        );
+        assert!(samples.iter().all(|sample| sample.records == 7));
     }
 
     #[test]
@@ -241,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_missing_mark_is_an_error() {
-        let error = run_script("echo MARK main 0; sleep 0.2", LONG).unwrap_err().to_string();
+        let error = run_script("echo MARK main 0", LONG).unwrap_err().to_string();
         assert!(error.contains("MARK first"), "{error}");
     }
 

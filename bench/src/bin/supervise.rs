@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// floor that was measured is missed, with 1 otherwise.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Comma-separated: (raw|engine)-(consume|p1|p2)[-alos|-eos][-COMMIT_MS][+VARIABLE=VALUE]…
+    /// What is run, comma-separated, for instance raw-p1,engine-p2-eos-100; README.md has the grammar.
     #[arg(long, value_delimiter = ',', default_values_t = configuration::ALL.map(str::to_owned))]
     configurations: Vec<String>,
     /// How often each configuration runs, in turn with the others.
@@ -57,7 +57,7 @@ struct Args {
     /// Longest time of one run, in seconds.
     #[arg(long, default_value_t = 300)]
     timeout: u64,
-    /// File that figures are added to, one JSON object a line [default: headwater-bench.jsonl beside the binaries' folder].
+    /// File that figures are added to, one JSON object a line; without it headwater-bench.jsonl in the target folder.
     #[arg(long)]
     json: Option<PathBuf>,
     /// Take the binaries as they are instead of building them first.
@@ -160,7 +160,7 @@ fn measure(args: &Args) -> Result<bool> {
     for verdict in &verdicts {
         add_line(&mut file, &Line::Verdict(verdict))?;
     }
-    println!("{}", report::table(&args.configurations, &runs, &verdicts));
+    println!("{}", report::tables(&args.configurations, &runs, &verdicts));
     println!(
         "Outputs of all {} runs are right. Every run is in {}.",
         runs.len(),
