@@ -29,9 +29,7 @@ pub struct Topics {
 
 impl std::fmt::Debug for Topics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Topics")
-            .field("bootstrap", &self.bootstrap)
-            .finish_non_exhaustive()
+        f.debug_struct("Topics").field("bootstrap", &self.bootstrap).finish_non_exhaustive()
     }
 }
 
@@ -42,11 +40,7 @@ impl Topics {
     /// When the client cannot be made.
     pub fn new(bootstrap: &str) -> Result<Self> {
         let admin = ClientConfig::new().set("bootstrap.servers", bootstrap).create()?;
-        Ok(Self {
-            bootstrap: bootstrap.to_owned(),
-            admin,
-            consumer: reader(bootstrap, "headwater-bench")?,
-        })
+        Ok(Self { bootstrap: bootstrap.to_owned(), admin, consumer: reader(bootstrap, "headwater-bench")? })
     }
 
     /// Creates `topic` with [`PARTITIONS`] partitions. Nothing in it ever expires: event times lie in the past.
@@ -103,11 +97,8 @@ impl Topics {
     /// When the topic does not exist or a partition has no leader.
     pub fn ends(&self, topic: &str) -> Result<Vec<(i64, i64)>> {
         let metadata = self.consumer.fetch_metadata(Some(topic), TIMEOUT)?;
-        let partitions = metadata
-            .topics()
-            .iter()
-            .find(|found| found.name() == topic)
-            .map_or(0, |found| found.partitions().len());
+        let partitions =
+            metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len());
         if partitions == 0 {
             return Err(format!("topic {topic} does not exist").into());
         }
@@ -128,17 +119,9 @@ impl Topics {
         list.add_partition_range(topic, 0, PARTITIONS - 1);
         let committed = consumer.committed_offsets(list, TIMEOUT)?;
         let offset = |offset| {
-            if let Offset::Offset(offset) = offset {
-                Some(offset)
-            } else {
-                None
-            }
+            if let Offset::Offset(offset) = offset { Some(offset) } else { None }
         };
-        Ok(committed
-            .elements()
-            .iter()
-            .map(|element| offset(element.offset()))
-            .collect())
+        Ok(committed.elements().iter().map(|element| offset(element.offset())).collect())
     }
 
     /// Reads `topic` with isolation `read_committed`, each partition from `from(first, end)` on to its end.
@@ -186,9 +169,7 @@ fn reader(bootstrap: &str, group: &str) -> Result<BaseConsumer> {
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(TIMEOUT))
-        .operation_timeout(Some(TIMEOUT))
+    AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT))
 }
 
 /// Wakes the thread that waits.
