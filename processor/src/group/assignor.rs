@@ -44,21 +44,15 @@ pub struct Assignment {
 pub fn assign(plan: &TaskPlan, members: &[MemberView]) -> Assignment {
     let mut sorted: Vec<&MemberView> = members.iter().collect();
     sorted.sort_by(|a, b| a.id.cmp(&b.id));
-    let (ours, others): (Vec<_>, Vec<_>) = sorted
-        .into_iter()
-        .partition(|member| member.fingerprint == Some(plan.fingerprint));
+    let (ours, others): (Vec<_>, Vec<_>) =
+        sorted.into_iter().partition(|member| member.fingerprint == Some(plan.fingerprint));
 
     let mut assignment = Assignment {
-        tasks: members
-            .iter()
-            .map(|member| (member.id.clone(), BTreeSet::new()))
-            .collect(),
+        tasks: members.iter().map(|member| (member.id.clone(), BTreeSet::new())).collect(),
         follow_up: false,
         excluded: others.iter().map(|member| member.id.clone()).collect(),
     };
-    let frozen = others
-        .iter()
-        .any(|member| member.fingerprint.is_none() || !member.held.is_empty());
+    let frozen = others.iter().any(|member| member.fingerprint.is_none() || !member.held.is_empty());
 
     let spreads: Vec<Spread> = plan
         .subtopologies
@@ -138,12 +132,7 @@ impl Spread {
                 }
             }
         }
-        Demand {
-            tasks: u64::try_from(self.tasks.len()).unwrap_or(u64::MAX),
-            stateful,
-            held,
-            wished,
-        }
+        Demand { tasks: u64::try_from(self.tasks.len()).unwrap_or(u64::MAX), stateful, held, wished }
     }
 
     /// Fills each member's room: with what it holds, then with what it had, then with what is left.
@@ -173,9 +162,7 @@ impl Spread {
                 *target = Some(member);
             }
         }
-        std::iter::zip(self.tasks, targets)
-            .map(|((task, holder), target)| (task, holder, target))
-            .collect()
+        std::iter::zip(self.tasks, targets).map(|((task, holder), target)| (task, holder, target)).collect()
     }
 }
 

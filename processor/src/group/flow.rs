@@ -25,21 +25,14 @@ struct Edge {
 impl Network {
     /// A network of nodes without edges.
     pub(super) fn new(nodes: usize) -> Self {
-        Self {
-            outgoing: vec![Vec::new(); nodes],
-            edges: Vec::new(),
-        }
+        Self { outgoing: vec![Vec::new(); nodes], edges: Vec::new() }
     }
 
     /// Adds an edge. A negative cost is a reward; the edges must form no cycle.
     pub(super) fn connect(&mut self, from: usize, to: usize, room: u64, cost: i64) -> EdgeId {
         let id = self.edges.len();
         self.edges.push(Edge { to, room, cost });
-        self.edges.push(Edge {
-            to: from,
-            room: 0,
-            cost: -cost,
-        });
+        self.edges.push(Edge { to: from, room: 0, cost: -cost });
         self.outgoing[from].push(id);
         self.outgoing[to].push(id + 1);
         EdgeId(id)
@@ -127,9 +120,6 @@ mod tests {
         network.connect(3, 5, 1, 0);
         network.connect(4, 5, 1, 0);
         network.fill(0, 5);
-        assert_eq!(
-            (network.flow(one_three), network.flow(one_four), network.flow(two_three)),
-            (0, 1, 1)
-        );
+        assert_eq!((network.flow(one_three), network.flow(one_four), network.flow(two_three)), (0, 1, 1));
     }
 }

@@ -91,10 +91,7 @@ mod tests {
     use super::*;
 
     fn tasks(partitions: &[i32]) -> BTreeSet<TaskId> {
-        let task = |&partition| TaskId {
-            subtopology: 0,
-            partition,
-        };
+        let task = |&partition| TaskId { subtopology: 0, partition };
         partitions.iter().map(task).collect()
     }
 

@@ -14,10 +14,7 @@ pub(super) fn lead(plan: &TaskPlan, generation: i32, members: &[MemberMetadata])
     let views: Vec<MemberView> = members.iter().map(view).collect();
     let assignment = assign(plan, &views);
     for id in &assignment.excluded {
-        let fingerprint = views
-            .iter()
-            .find(|view| view.id == *id)
-            .and_then(|view| view.fingerprint);
+        let fingerprint = views.iter().find(|view| view.id == *id).and_then(|view| view.fingerprint);
         tracing::warn!(
             event = "leader.member_excluded",
             member = %id,
@@ -41,12 +38,7 @@ pub(super) fn lead(plan: &TaskPlan, generation: i32, members: &[MemberMetadata])
         .map(|(member_id, tasks)| MemberAssignment {
             member_id,
             partitions: input_partitions(plan, &tasks),
-            user_data: AssignedTasks {
-                fingerprint: plan.fingerprint,
-                tasks,
-                follow_up,
-            }
-            .encode(),
+            user_data: AssignedTasks { fingerprint: plan.fingerprint, tasks, follow_up }.encode(),
         })
         .collect()
 }

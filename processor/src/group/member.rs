@@ -92,10 +92,7 @@ impl Call {
 
     fn send_if_due(&mut self, now: Timestamp, send: impl FnOnce() -> Ticket) {
         if self.due() <= now {
-            *self = Self::Sent {
-                ticket: send(),
-                at: now,
-            };
+            *self = Self::Sent { ticket: send(), at: now };
         }
     }
 }
@@ -331,22 +328,12 @@ impl Member {
             && call.due() <= now
         {
             let request = self.join_request();
-            self.phase = Phase::Joining(Call::Sent {
-                ticket: coordinator.request(request),
-                at: now,
-            });
+            self.phase = Phase::Joining(Call::Sent { ticket: coordinator.request(request), at: now });
         }
         match &mut self.phase {
-            Phase::Syncing {
-                call,
-                lease,
-                assignments,
-            } => {
+            Phase::Syncing { call, lease, assignments } => {
                 call.send_if_due(now, || {
-                    coordinator.request(GroupRequest::Sync {
-                        lease: lease.clone(),
-                        assignments: assignments.clone(),
-                    })
+                    coordinator.request(GroupRequest::Sync { lease: lease.clone(), assignments: assignments.clone() })
                 });
             }
             Phase::Leaving(call) => call.send_if_due(now, || {
@@ -358,21 +345,13 @@ impl Member {
             _ => {}
         }
         if let Phase::Syncing { lease, .. } | Phase::Stable { lease, .. } = &self.phase {
-            self.heartbeat.send_if_due(now, || {
-                coordinator.request(GroupRequest::Heartbeat { lease: lease.clone() })
-            });
+            self.heartbeat.send_if_due(now, || coordinator.request(GroupRequest::Heartbeat { lease: lease.clone() }));
         }
     }
 
     fn join_request(&mut self) -> GroupRequest {
         let held = self.holdings.claim();
-        let topics: BTreeSet<&str> = self
-            .plan
-            .subtopologies
-            .iter()
-            .flat_map(|s| &s.topics)
-            .map(|t| &**t)
-            .collect();
+        let topics: BTreeSet<&str> = self.plan.subtopologies.iter().flat_map(|s| &s.topics).map(|t| &**t).collect();
         GroupRequest::Join {
             member_id: self.member_id.clone(),
             instance_id: self.settings.instance_id.clone(),
@@ -399,11 +378,7 @@ impl Member {
             Phase::Joining(call) | Phase::Leaving(call) => call.due(),
             Phase::Syncing { call, .. } => call.due().min(self.heartbeat.due()).min(self.session_end()),
             Phase::Stable { since, follow_up, .. } => {
-                let overdue = if self.leads && follow_up {
-                    since.saturating_add(session)
-                } else {
-                    idle
-                };
+                let overdue = if self.leads && follow_up { since.saturating_add(session) } else { idle };
                 self.heartbeat.due().min(self.session_end()).min(overdue)
             }
             Phase::Void | Phase::Gone => idle,
@@ -419,9 +394,9 @@ impl Member {
     fn heartbeat_interval(&self) -> i64 {
         let usual = self.settings.heartbeat_interval_ms.into();
         match self.phase {
-            Phase::Stable {
-                since, follow_up: true, ..
-            } if self.now < since.saturating_add(FOLLOW_UP_MS) => FOLLOW_UP_HEARTBEAT_MS.min(usual),
+            Phase::Stable { since, follow_up: true, .. } if self.now < since.saturating_add(FOLLOW_UP_MS) => {
+                FOLLOW_UP_HEARTBEAT_MS.min(usual)
+            }
             _ => usual,
         }
     }

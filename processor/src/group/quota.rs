@@ -32,13 +32,10 @@ pub(super) fn quotas(demands: &[Demand], capacities: &[u32]) -> Vec<Vec<u64>> {
         (whole, product % u128::from(capacity) != 0)
     };
 
-    let mut quotas: Vec<Vec<u64>> = demands
-        .iter()
-        .map(|demand| capacities.iter().map(|&c| share(demand.tasks, c).0).collect())
-        .collect();
-    let left: Vec<u64> = std::iter::zip(demands, &quotas)
-        .map(|(demand, quotas)| demand.tasks - quotas.iter().sum::<u64>())
-        .collect();
+    let mut quotas: Vec<Vec<u64>> =
+        demands.iter().map(|demand| capacities.iter().map(|&c| share(demand.tasks, c).0).collect()).collect();
+    let left: Vec<u64> =
+        std::iter::zip(demands, &quotas).map(|(demand, quotas)| demand.tasks - quotas.iter().sum::<u64>()).collect();
 
     // Nodes: source, sink, sub-topologies, then for each member itself and its two classes (without and with state).
     let (source, sink, first_member) = (0, 1, 2 + demands.len());
@@ -97,11 +94,7 @@ impl Weights {
     fn new(extras: u64) -> Self {
         // The cube times the number of units must fit; beyond 20 000 units the order is kept only nearly.
         let step = i64::try_from(extras).unwrap_or(i64::MAX).clamp(1, 20_000) * 2 + 1;
-        Self {
-            balance: step * step * step,
-            stays: step * step,
-            stays_with_state: step,
-        }
+        Self { balance: step * step * step, stays: step * step, stays_with_state: step }
     }
 
     /// What it is worth to give this member one task more than `whole`.
@@ -124,12 +117,7 @@ mod tests {
     use super::*;
 
     fn demand(tasks: u64, stateful: bool, held: &[u64]) -> Demand {
-        Demand {
-            tasks,
-            stateful,
-            held: held.to_vec(),
-            wished: vec![0; held.len()],
-        }
+        Demand { tasks, stateful, held: held.to_vec(), wished: vec![0; held.len()] }
     }
 
     #[test]
@@ -171,7 +159,8 @@ mod tests {
             };
             let valid = (0..demands.len()).all(|s| (0..members).map(|m| quota(s, m)).sum::<u64>() == demands[s].tasks)
                 && (0..members).all(|m| {
-                    fits(sum(m, None), total) && fits(sum(m, Some(true)), stateful)
+                    fits(sum(m, None), total)
+                        && fits(sum(m, Some(true)), stateful)
                         && fits(sum(m, Some(false)), total - stateful)
                         && (0..demands.len()).all(|s| fits(quota(s, m), demands[s].tasks))
                 });

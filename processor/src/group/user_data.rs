@@ -200,10 +200,7 @@ fn open<'a>(bytes: &'a [u8], kind: [u8; 2], name: &'static str) -> Result<Reader
     let version = reader.u16("header")?;
     let readable_since = reader.u16("header")?;
     if readable_since > VERSION {
-        return Err(UserDataError::TooNew {
-            version,
-            readable_since,
-        });
+        return Err(UserDataError::TooNew { version, readable_since });
     }
     Ok(reader)
 }
@@ -214,10 +211,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], UserDataError> {
-        let (taken, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or(UserDataError::Truncated(what))?;
+        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(UserDataError::Truncated(what))?;
         self.rest = rest;
         Ok(*taken)
     }
@@ -241,10 +235,7 @@ impl<'a> Reader<'a> {
         }
         let tag = self.u16("a field's tag")?;
         let length = usize::try_from(self.u32("a field's length")?).unwrap_or(usize::MAX);
-        let (field, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(UserDataError::Truncated("a field"))?;
+        let (field, rest) = self.rest.split_at_checked(length).ok_or(UserDataError::Truncated("a field"))?;
         self.rest = rest;
         Ok(Some((tag, Reader::<'a> { rest: field })))
     }
@@ -293,10 +284,7 @@ mod tests {
             fingerprint: 7,
             capacity: 2,
             process_id: "p".to_owned(),
-            held: BTreeSet::from([TaskId {
-                subtopology: 1,
-                partition: 3,
-            }]),
+            held: BTreeSet::from([TaskId { subtopology: 1, partition: 3 }]),
             previous: BTreeSet::new(),
             nonce: 9,
         }
@@ -354,23 +342,11 @@ mod tests {
         too_new[3] = 9;
         too_new[5] = 8;
         let reason = Subscription::decode(&too_new).map_err(|e| e.to_string());
-        assert_eq!(
-            reason,
-            Err("its version 9 can be read since version 8 and this is version 1".to_owned())
-        );
+        assert_eq!(reason, Err("its version 9 can be read since version 8 and this is version 1".to_owned()));
         assert_eq!(AssignedTasks::decode(&[]), Err(UserDataError::Empty));
-        assert_eq!(
-            AssignedTasks::decode(&sample().encode()),
-            Err(UserDataError::Foreign("HA"))
-        );
+        assert_eq!(AssignedTasks::decode(&sample().encode()), Err(UserDataError::Foreign("HA")));
         let without_claim = header(SUBSCRIPTION);
-        assert_eq!(
-            Subscription::decode(&without_claim),
-            Err(UserDataError::Missing("fingerprint"))
-        );
-        assert_eq!(
-            Subscription::decode(&vec![0; MAX_BYTES + 1]),
-            Err(UserDataError::TooLong(MAX_BYTES + 1))
-        );
+        assert_eq!(Subscription::decode(&without_claim), Err(UserDataError::Missing("fingerprint")));
+        assert_eq!(Subscription::decode(&vec![0; MAX_BYTES + 1]), Err(UserDataError::TooLong(MAX_BYTES + 1)));
     }
 }

@@ -129,17 +129,9 @@ impl Member {
         self.holdings.grant(tasks.clone());
         (self.leased, self.holding) = (true, false);
         // The workers have not seen what is still here, and need not.
-        self.events
-            .retain(|event| !matches!(event, MemberEvent::Granted { .. } | MemberEvent::Hold));
-        self.events.push_back(MemberEvent::Granted {
-            lease: lease.clone(),
-            tasks,
-        });
-        self.phase = Phase::Stable {
-            lease,
-            since: self.now,
-            follow_up: assigned.follow_up,
-        };
+        self.events.retain(|event| !matches!(event, MemberEvent::Granted { .. } | MemberEvent::Hold));
+        self.events.push_back(MemberEvent::Granted { lease: lease.clone(), tasks });
+        self.phase = Phase::Stable { lease, since: self.now, follow_up: assigned.follow_up };
         self.heartbeat = Call::Due(self.now.saturating_add(self.heartbeat_interval()));
         if stale {
             // A static member that came back with another topology gets what its predecessor had; only a round mends that.

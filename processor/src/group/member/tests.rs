@@ -57,19 +57,12 @@ fn plan() -> Arc<TaskPlan> {
 }
 
 fn tasks(partitions: &[i32]) -> BTreeSet<TaskId> {
-    let task = |&partition| TaskId {
-        subtopology: 0,
-        partition,
-    };
+    let task = |&partition| TaskId { subtopology: 0, partition };
     partitions.iter().map(task).collect()
 }
 
 fn assigned(partitions: &[i32], follow_up: bool) -> Result<GroupAnswer, GroupError> {
-    let data = AssignedTasks {
-        fingerprint: FINGERPRINT,
-        tasks: tasks(partitions),
-        follow_up,
-    };
+    let data = AssignedTasks { fingerprint: FINGERPRINT, tasks: tasks(partitions), follow_up };
     Ok(GroupAnswer::Synced(data.encode()))
 }
 
@@ -88,11 +81,7 @@ type Join = (String, Subscription);
 
 impl Scene {
     fn new(instance_id: Option<&str>) -> Self {
-        Self {
-            member: Member::new(settings(instance_id), plan()),
-            script: Script::default(),
-            now: 1_000_000,
-        }
+        Self { member: Member::new(settings(instance_id), plan()), script: Script::default(), now: 1_000_000 }
     }
 
     /// A member that was granted these tasks in generation 5, with nothing on the way.
@@ -170,15 +159,9 @@ impl Scene {
     }
 
     fn expect_granted(&mut self, generation: i32, partitions: &[i32]) {
-        let lease = Lease {
-            member_id: "me".to_owned(),
-            generation,
-            instance_id: self.member.settings.instance_id.clone(),
-        };
-        let granted = MemberEvent::Granted {
-            lease,
-            tasks: tasks(partitions),
-        };
+        let lease =
+            Lease { member_id: "me".to_owned(), generation, instance_id: self.member.settings.instance_id.clone() };
+        let granted = MemberEvent::Granted { lease, tasks: tasks(partitions) };
         let events = self.events();
         assert_eq!(events.last(), Some(&granted), "{events:?}");
     }

@@ -113,10 +113,7 @@ fn a_join_that_gets_another_id_is_a_loss() {
     scene.answer(Err(GroupError::RebalanceInProgress));
     scene.join();
     let Ok(GroupAnswer::Joined(other)) = joined(6) else { unreachable!() };
-    scene.answer(Ok(GroupAnswer::Joined(Joined {
-        member_id: "other".to_owned(),
-        ..other
-    })));
+    scene.answer(Ok(GroupAnswer::Joined(Joined { member_id: "other".to_owned(), ..other })));
     expect_fresh_start(&mut scene, "me");
 }
 

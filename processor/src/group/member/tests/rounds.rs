@@ -94,22 +94,19 @@ fn the_leader_forces_the_follow_up_that_does_not_come() {
         generation: 1,
         member_id: "me".to_owned(),
         leader_id: "me".to_owned(),
-        members: vec![MemberMetadata {
-            member_id: "me".to_owned(),
-            instance_id: None,
-            user_data: mine.encode(),
-        }],
+        members: vec![MemberMetadata { member_id: "me".to_owned(), instance_id: None, user_data: mine.encode() }],
         skip_assignment: false,
     })));
     scene.sync();
     scene.answer(assigned(&[], true));
     let start = scene.now;
     loop {
-        scene.now = scene.step();
+        let next = scene.step();
         match scene.script.asked.front() {
             Some((_, GroupRequest::Heartbeat { .. })) => scene.answer(Ok(GroupAnswer::Done)),
             Some((_, GroupRequest::Join { .. })) => break,
-            other => assert!(other.is_none(), "{other:?}"),
+            Some(other) => panic!("expected heartbeats and then JoinGroup: {other:?}"),
+            None => scene.now = next,
         }
     }
     assert_eq!(scene.now - start, SESSION_MS);
