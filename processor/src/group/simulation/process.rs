@@ -1,6 +1,7 @@
 //! A process with one member and workers that count, per task, from the last committed position on.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::wire::Wire;
 use super::{GROUP, HEARTBEAT_MS, REBALANCE_MS, SESSION_MS, Shared};
@@ -54,7 +55,7 @@ impl Process {
             process_id: format!("process-{number}"),
         };
         Self {
-            member: Member::new(settings, shared.plan.clone()),
+            member: Member::new(settings, Arc::clone(&shared.plan)),
             counts: BTreeMap::new(),
             wire: Wire::new(shared, now),
             commits: shared.broker.coordinator(GROUP, Waker::new()).unwrap(),
@@ -191,8 +192,11 @@ impl Process {
                 }
             }
             MemberEvent::Hold => self.hold = true,
-            MemberEvent::Lost { .. } => {
+            MemberEvent::Lost { reason } => {
                 self.count("lost");
+                if reason.contains("in between") {
+                    self.count("gap");
+                }
                 (self.lease, self.hold) = (None, false);
                 self.running.clear();
                 self.releasing.clear();

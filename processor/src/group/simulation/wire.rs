@@ -51,7 +51,7 @@ impl Wire {
         match dice.roll(100) {
             0..2 => None,
             // Longer than the client waits: it takes effect as a stray, after later requests.
-            2..5 => Some(dice.ms(3000)),
+            2..8 => Some(dice.ms(5000)),
             _ => Some(dice.ms(6)),
         }
     }
