@@ -85,12 +85,7 @@ impl Store {
                 }
             })
         });
-        Ok(Self {
-            db,
-            write,
-            stop,
-            flusher,
-        })
+        Ok(Self { db, write, stop, flusher })
     }
 
     fn offset(&self) -> Result<u64> {
@@ -141,9 +136,7 @@ fn value(record: u64) -> [u8; 100] {
     let mut value = [b'v'; 100];
     let mut state = record;
     for chunk in value[..48].chunks_exact_mut(8) {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         chunk.copy_from_slice(&state.to_le_bytes());
     }
     value
@@ -240,20 +233,13 @@ fn process_cpu() -> Result<Duration> {
     // The nanoseconds that every thread ever spent would need each thread's file; the ticks of `stat`, 10 ms each, do.
     let stat = fs::read_to_string("/proc/self/stat")?;
     let fields = stat.rsplit(')').next().ok_or("stat without a name")?.split_whitespace();
-    let ticks: u64 = fields
-        .skip(11)
-        .take(2)
-        .map(str::parse::<u64>)
-        .sum::<std::result::Result<_, _>>()?;
+    let ticks: u64 = fields.skip(11).take(2).map(str::parse::<u64>).sum::<std::result::Result<_, _>>()?;
     Ok(Duration::from_millis(ticks * 10))
 }
 
 fn bytes_written() -> Result<u64> {
     let io = fs::read_to_string("/proc/self/io")?;
-    let line = io
-        .lines()
-        .find_map(|line| line.strip_prefix("wchar: "))
-        .ok_or("no wchar")?;
+    let line = io.lines().find_map(|line| line.strip_prefix("wchar: ")).ok_or("no wchar")?;
     Ok(line.parse()?)
 }
 
@@ -261,21 +247,13 @@ fn bytes_written() -> Result<u64> {
 fn spread(mut values: Vec<f64>) -> String {
     values.sort_by(f64::total_cmp);
     let last = values.len() - 1;
-    format!(
-        "{:7.0} [{:6.0} {:6.0}]",
-        values[values.len() / 2],
-        values[0],
-        values[last]
-    )
+    format!("{:7.0} [{:6.0} {:6.0}]", values[values.len() / 2], values[0], values[last])
 }
 
 fn main() -> Result<()> {
     if let Ok(mode) = env::var(CHILD) {
         let path = env::args().nth(1).ok_or("no path")?;
-        let mode = MODES
-            .into_iter()
-            .find(|candidate| format!("{candidate:?}") == mode)
-            .ok_or("unknown mode")?;
+        let mode = MODES.into_iter().find(|candidate| format!("{candidate:?}") == mode).ok_or("unknown mode")?;
         return child(Path::new(&path), mode);
     }
     let rounds = env::args().nth(1).map_or(Ok(5), |rounds| rounds.parse::<usize>())?;

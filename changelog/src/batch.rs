@@ -53,25 +53,13 @@ impl Batch {
         for part in parts {
             self.bytes.extend_from_slice(part);
         }
-        self.changes.push(Placed {
-            store,
-            deletes: false,
-            start,
-            key_end,
-            end: self.bytes.len(),
-        });
+        self.changes.push(Placed { store, deletes: false, start, key_end, end: self.bytes.len() });
     }
 
     /// Removes `key`.
     pub fn delete(&mut self, store: StoreId, key: &[u8]) {
         let (start, key_end) = self.push_key(key);
-        self.changes.push(Placed {
-            store,
-            deletes: true,
-            start,
-            key_end,
-            end: key_end,
-        });
+        self.changes.push(Placed { store, deletes: true, start, key_end, end: key_end });
     }
 
     /// Records that every changelog record of `store` before `next` has been applied.
@@ -90,11 +78,7 @@ impl Batch {
             // Never `None`: places are made from this buffer, which only `clear` shortens, together with them.
             let key = self.bytes.get(placed.start..placed.key_end)?;
             let value = self.bytes.get(placed.key_end..placed.end)?;
-            Some(Change {
-                store: placed.store,
-                key,
-                value: (!placed.deletes).then_some(value),
-            })
+            Some(Change { store: placed.store, key, value: (!placed.deletes).then_some(value) })
         })
     }
 
@@ -139,9 +123,7 @@ impl Batch {
     pub(crate) fn stores(&self) -> impl Iterator<Item = StoreId> {
         let changes = self.changes.iter().map(|placed| placed.store);
         let offsets = self.offsets.iter().map(|(store, _)| *store);
-        changes
-            .chain(offsets)
-            .chain(self.origins.iter().map(|(store, _)| *store))
+        changes.chain(offsets).chain(self.origins.iter().map(|(store, _)| *store))
     }
 
     fn push_key(&mut self, key: &[u8]) -> (usize, usize) {
@@ -176,10 +158,7 @@ mod tests {
                 (B, b"empty", Some(b""))
             ]
         );
-        assert_eq!(
-            (batch.len(), batch.bytes(), batch.offsets()),
-            (4, 16, [(A, 7)].as_slice())
-        );
+        assert_eq!((batch.len(), batch.bytes(), batch.offsets()), (4, 16, [(A, 7)].as_slice()));
     }
 
     #[test]

@@ -41,11 +41,7 @@ impl Directory {
         fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
         let lock = lock(&path.join(LOCK_FILE))?;
         let instance = instance(&path)?;
-        Ok(Self {
-            path,
-            instance,
-            _lock: lock,
-        })
+        Ok(Self { path, instance, _lock: lock })
     }
 
     /// Where the directory lies.
@@ -108,14 +104,8 @@ fn lock(path: &Path) -> Result<File> {
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             // Only for the message: a lock file that cannot be read is no failure of its own.
-            let holder = file
-                .read_to_string(&mut holder)
-                .ok()
-                .and_then(|_| holder.trim().parse().ok());
-            return Err(Error::Locked {
-                path: path.to_owned(),
-                holder,
-            });
+            let holder = file.read_to_string(&mut holder).ok().and_then(|_| holder.trim().parse().ok());
+            return Err(Error::Locked { path: path.to_owned(), holder });
         }
         Err(TryLockError::Error(source)) => return Err(Error::io("lock", path)(source)),
     }
@@ -144,14 +134,10 @@ fn instance(directory: &Path) -> Result<Uuid> {
 fn write_durably(path: &Path, text: &str) -> Result<()> {
     let draft = path.with_extension("new");
     let mut file = File::create(&draft).map_err(Error::io("create", &draft))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(Error::io("write", &draft))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::io("write", &draft))?;
     fs::rename(&draft, path).map_err(Error::io("create", path))?;
     let Some(directory) = path.parent() else { return Ok(()) };
-    File::open(directory)
-        .and_then(|file| file.sync_all())
-        .map_err(Error::io("sync", directory))
+    File::open(directory).and_then(|file| file.sync_all()).map_err(Error::io("sync", directory))
 }
 
 impl fmt::Display for TaskId {
@@ -166,19 +152,12 @@ impl FromStr for TaskId {
     fn from_str(text: &str) -> Result<Self> {
         let parse = || {
             let (subtopology, partition) = text.split_once('_')?;
-            let task = Self {
-                subtopology: subtopology.parse().ok()?,
-                partition: partition.parse().ok()?,
-            };
+            let task = Self { subtopology: subtopology.parse().ok()?, partition: partition.parse().ok()? };
             // `parse` also takes "+1" and "01", which are names of no task.
             (task.to_string() == text).then_some(task)
         };
         let reason = "it is not <subtopology>_<partition>";
-        parse().ok_or_else(|| Error::Name {
-            what: "task",
-            name: text.to_owned(),
-            reason,
-        })
+        parse().ok_or_else(|| Error::Name { what: "task", name: text.to_owned(), reason })
     }
 }
 
@@ -186,26 +165,15 @@ impl FromStr for TaskId {
 mod tests {
     use super::*;
 
-    const TASK: TaskId = TaskId {
-        subtopology: 1,
-        partition: 12,
-    };
+    const TASK: TaskId = TaskId { subtopology: 1, partition: 12 };
 
     #[test]
     fn a_second_instance_is_refused_with_path_and_holder() {
         let root = tempfile::tempdir().unwrap();
         let first = Directory::open(root.path(), "app").unwrap();
         let error = Directory::open(root.path(), "app").unwrap_err();
-        assert!(
-            matches!(&error, Error::Locked { holder, .. } if *holder == Some(std::process::id())),
-            "{error}"
-        );
-        assert!(
-            error
-                .to_string()
-                .contains(&root.path().join("app").join(".lock").display().to_string()),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::Locked { holder, .. } if *holder == Some(std::process::id())), "{error}");
+        assert!(error.to_string().contains(&root.path().join("app").join(".lock").display().to_string()), "{error}");
         Directory::open(root.path(), "other").unwrap();
         drop(first);
         Directory::open(root.path(), "app").unwrap();
@@ -228,10 +196,7 @@ mod tests {
         drop(Directory::open(root.path(), "app").unwrap());
         fs::write(root.path().join("app/instance"), "half").unwrap();
         let error = Directory::open(root.path(), "app").unwrap_err();
-        assert!(
-            matches!(error, Error::Corrupt { .. }) && error.to_string().contains("delete the file"),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains("delete the file"), "{error}");
     }
 
     #[test]
@@ -242,31 +207,11 @@ mod tests {
         assert_eq!(path, root.path().join("app/1_12"));
         fs::write(path.join("file"), "x").unwrap();
         fs::create_dir(root.path().join("app/not-a-task")).unwrap();
-        directory
-            .task(TaskId {
-                subtopology: 0,
-                partition: 3,
-            })
-            .unwrap();
-        assert_eq!(
-            directory.tasks().unwrap(),
-            [
-                TaskId {
-                    subtopology: 0,
-                    partition: 3
-                },
-                TASK
-            ]
-        );
+        directory.task(TaskId { subtopology: 0, partition: 3 }).unwrap();
+        assert_eq!(directory.tasks().unwrap(), [TaskId { subtopology: 0, partition: 3 }, TASK]);
         directory.remove(TASK).unwrap();
         directory.remove(TASK).unwrap();
-        assert_eq!(
-            directory.clean_up().unwrap(),
-            [TaskId {
-                subtopology: 0,
-                partition: 3
-            }]
-        );
+        assert_eq!(directory.clean_up().unwrap(), [TaskId { subtopology: 0, partition: 3 }]);
         assert!(root.path().join("app/not-a-task").exists());
     }
 

@@ -66,10 +66,7 @@ pub fn verify(backend: &dyn Backend, store: StoreId, identity: &Identity, change
         return rebuild("it does not say which log it was made from".to_owned());
     };
     let Ok(found) = serde_json::from_slice::<Identity>(&origin) else {
-        return rebuild(format!(
-            "its origin cannot be read: {:?}",
-            String::from_utf8_lossy(&origin)
-        ));
+        return rebuild(format!("its origin cannot be read: {:?}", String::from_utf8_lossy(&origin)));
     };
     if let Some((difference, harmless)) = identity.difference(&found) {
         let reason = difference.to_string();
@@ -86,9 +83,7 @@ pub fn verify(backend: &dyn Backend, store: StoreId, identity: &Identity, change
     };
     let Range { start, end } = *changelog;
     if offset < start {
-        return rebuild(format!(
-            "it ends at offset {offset}, and the changelog {identity} now starts at {start}"
-        ));
+        return rebuild(format!("it ends at offset {offset}, and the changelog {identity} now starts at {start}"));
     }
     if offset > end {
         return Ok(Verdict::Refuse {
@@ -108,10 +103,8 @@ pub fn adopt(backend: &mut dyn Backend, store: StoreId, identity: &Identity) -> 
 }
 
 fn record(backend: &mut dyn Backend, store: StoreId, identity: &Identity) -> Result<()> {
-    let origin = serde_json::to_vec(identity).map_err(|source| Error::Backend {
-        action: "write the origin of",
-        source: Box::new(source),
-    })?;
+    let origin = serde_json::to_vec(identity)
+        .map_err(|source| Error::Backend { action: "write the origin of", source: Box::new(source) })?;
     let mut batch = Batch::new();
     batch.origin(store, &origin);
     backend.write(&batch)
@@ -131,10 +124,7 @@ pub fn prepare(backend: &mut dyn Backend, store: StoreId, identity: &Identity, c
             adopt(backend, store, identity)?;
         }
         Verdict::Refuse { reason } => {
-            return Err(Error::Foreign {
-                subject: format!("store {name}"),
-                differs: reason,
-            });
+            return Err(Error::Foreign { subject: format!("store {name}"), differs: reason });
         }
     }
     Ok(changelog.start)
@@ -153,38 +143,14 @@ impl Identity {
     fn difference(&self, found: &Self) -> Option<(Difference, bool)> {
         let properties = [
             ("cluster", self.cluster.clone(), found.cluster.clone(), false),
-            (
-                "application",
-                self.application.clone(),
-                found.application.clone(),
-                false,
-            ),
+            ("application", self.application.clone(), found.application.clone(), false),
             ("changelog", self.topic.clone(), found.topic.clone(), true),
-            (
-                "changelog id",
-                self.topic_id.to_string(),
-                found.topic_id.to_string(),
-                true,
-            ),
-            (
-                "partition",
-                self.partition.to_string(),
-                found.partition.to_string(),
-                true,
-            ),
+            ("changelog id", self.topic_id.to_string(), found.topic_id.to_string(), true),
+            ("partition", self.partition.to_string(), found.partition.to_string(), true),
             ("layout", self.layout.clone(), found.layout.clone(), true),
         ];
         let differs = properties.into_iter().find(|(_, expected, found, _)| expected != found);
-        differs.map(|(property, expected, found, harmless)| {
-            (
-                Difference {
-                    property,
-                    found,
-                    expected,
-                },
-                harmless,
-            )
-        })
+        differs.map(|(property, expected, found, harmless)| (Difference { property, found, expected }, harmless))
     }
 }
 
@@ -196,11 +162,7 @@ impl fmt::Display for Identity {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "it was made from {} {}, not {}",
-            self.property, self.found, self.expected
-        )
+        write!(f, "it was made from {} {}, not {}", self.property, self.found, self.expected)
     }
 }
 
@@ -262,19 +224,13 @@ mod tests {
     #[track_caller]
     fn rebuilds(memory: &Memory, identity: &Identity, word: &str) {
         let verdict = verdict(memory, identity);
-        assert!(
-            matches!(&verdict, Verdict::Rebuild { reason } if reason.contains(word)),
-            "{verdict:?}"
-        );
+        assert!(matches!(&verdict, Verdict::Rebuild { reason } if reason.contains(word)), "{verdict:?}");
     }
 
     #[track_caller]
     fn refuses(memory: &Memory, identity: &Identity, word: &str) {
         let verdict = verdict(memory, identity);
-        assert!(
-            matches!(&verdict, Verdict::Refuse { reason } if reason.contains(word)),
-            "{verdict:?}"
-        );
+        assert!(matches!(&verdict, Verdict::Refuse { reason } if reason.contains(word)), "{verdict:?}");
     }
 
     #[test]
@@ -326,76 +282,28 @@ mod tests {
     #[test]
     fn another_log_of_the_same_application_is_rebuilt() {
         let memory = store_at(15);
-        rebuilds(
-            &memory,
-            &Identity {
-                topic: "other".to_owned(),
-                ..identity()
-            },
-            "other",
-        );
-        rebuilds(
-            &memory,
-            &Identity {
-                topic_id: Uuid::from_u128(8),
-                ..identity()
-            },
-            "changelog id",
-        );
-        rebuilds(
-            &memory,
-            &Identity {
-                partition: 4,
-                ..identity()
-            },
-            "partition 3, not 4",
-        );
-        rebuilds(
-            &memory,
-            &Identity {
-                layout: "timestamped/1".to_owned(),
-                ..identity()
-            },
-            "layout",
-        );
+        rebuilds(&memory, &Identity { topic: "other".to_owned(), ..identity() }, "other");
+        rebuilds(&memory, &Identity { topic_id: Uuid::from_u128(8), ..identity() }, "changelog id");
+        rebuilds(&memory, &Identity { partition: 4, ..identity() }, "partition 3, not 4");
+        rebuilds(&memory, &Identity { layout: "timestamped/1".to_owned(), ..identity() }, "layout");
     }
 
     #[test]
     fn another_cluster_or_application_is_refused() {
         let memory = store_at(15);
-        refuses(
-            &memory,
-            &Identity {
-                cluster: "cluster-2".to_owned(),
-                ..identity()
-            },
-            "cluster cluster-1",
-        );
-        refuses(
-            &memory,
-            &Identity {
-                application: "till".to_owned(),
-                ..identity()
-            },
-            "application shop",
-        );
+        refuses(&memory, &Identity { cluster: "cluster-2".to_owned(), ..identity() }, "cluster cluster-1");
+        refuses(&memory, &Identity { application: "till".to_owned(), ..identity() }, "application shop");
     }
 
     #[test]
     fn preparation_keeps_what_is_good_and_replaces_what_is_not() {
         let mut memory = store_at(15);
         assert_eq!(prepare(&mut memory, STORE, &identity(), &(10..20)).unwrap(), 15);
-        let recreated = Identity {
-            topic_id: Uuid::from_u128(8),
-            ..identity()
-        };
+        let recreated = Identity { topic_id: Uuid::from_u128(8), ..identity() };
         assert_eq!(prepare(&mut memory, STORE, &recreated, &(0..5)).unwrap(), 0);
         assert!(is_empty(&memory, STORE).unwrap());
         assert_eq!(verdict(&memory, &recreated), Verdict::Fresh);
         let error = prepare(&mut store_at(15), STORE, &identity(), &(0..5)).unwrap_err();
-        assert!(
-            matches!(error, Error::Foreign { .. }) && error.to_string().contains("store counts"),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Foreign { .. }) && error.to_string().contains("store counts"), "{error}");
     }
 }

@@ -29,10 +29,7 @@ impl Memory {
     pub fn new<S: AsRef<str>>(stores: &[S]) -> Self {
         let names: Arc<[String]> = stores.iter().map(|name| name.as_ref().to_owned()).collect();
         let tables = names.iter().map(|_| Table::default()).collect();
-        Self {
-            names,
-            tables: Arc::new(RwLock::new(tables)),
-        }
+        Self { names, tables: Arc::new(RwLock::new(tables)) }
     }
 
     // No code but ours runs under the write lock, and none of it panics, so a poisoned lock cannot guard half a batch.
@@ -130,10 +127,7 @@ impl Backend for Memory {
     }
 
     fn reader(&self) -> Box<dyn Reader + Send + Sync> {
-        Box::new(MemoryReader {
-            names: Arc::clone(&self.names),
-            tables: Arc::downgrade(&self.tables),
-        })
+        Box::new(MemoryReader { names: Arc::clone(&self.names), tables: Arc::downgrade(&self.tables) })
     }
 }
 
@@ -147,10 +141,7 @@ struct MemoryReader {
 impl MemoryReader {
     fn memory(&self) -> Result<Memory> {
         let tables = self.tables.upgrade().ok_or(Error::Closed)?;
-        Ok(Memory {
-            names: Arc::clone(&self.names),
-            tables,
-        })
+        Ok(Memory { names: Arc::clone(&self.names), tables })
     }
 }
 

@@ -13,11 +13,7 @@ pub(crate) fn check(what: &'static str, name: &str) -> Result<()> {
         _ if !name.bytes().all(allowed) => "it has another character",
         _ => return Ok(()),
     };
-    Err(Error::Name {
-        what,
-        name: name.to_owned(),
-        reason,
-    })
+    Err(Error::Name { what, name: name.to_owned(), reason })
 }
 
 #[cfg(test)]

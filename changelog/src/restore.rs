@@ -92,12 +92,7 @@ mod tests {
     const STORE: StoreId = StoreId(0);
 
     fn record(offset: i64, key: &'static [u8], value: Option<&'static [u8]>) -> Record<'static> {
-        Record {
-            key,
-            value,
-            timestamp: offset * 10,
-            offset,
-        }
+        Record { key, value, timestamp: offset * 10, offset }
     }
 
     fn get(backend: &dyn Backend, key: &[u8]) -> Option<Vec<u8>> {
@@ -109,11 +104,7 @@ mod tests {
     fn folds_and_keeps_the_position() {
         let mut memory = Memory::new(&["s"]);
         let mut restorer = Restorer::new();
-        let records = [
-            record(3, b"a", Some(b"1")),
-            record(4, b"b", Some(b"1")),
-            record(7, b"a", None),
-        ];
+        let records = [record(3, b"a", Some(b"1")), record(4, b"b", Some(b"1")), record(7, b"a", None)];
         let done = restorer.apply(&mut memory, STORE, &Timestamped, records, 9).unwrap();
         assert_eq!(done, Applied { records: 3, skipped: 0 });
         assert_eq!(memory.offset(STORE).unwrap(), Some(9));
@@ -125,14 +116,8 @@ mod tests {
     fn skips_what_the_store_has() {
         let mut memory = Memory::new(&["s"]);
         let mut restorer = Restorer::new();
-        restorer
-            .apply(&mut memory, STORE, &Plain, [record(5, b"a", Some(b"new"))], 6)
-            .unwrap();
-        let again = [
-            record(4, b"a", Some(b"old")),
-            record(5, b"a", Some(b"new")),
-            record(6, b"b", Some(b"1")),
-        ];
+        restorer.apply(&mut memory, STORE, &Plain, [record(5, b"a", Some(b"new"))], 6).unwrap();
+        let again = [record(4, b"a", Some(b"old")), record(5, b"a", Some(b"new")), record(6, b"b", Some(b"1"))];
         let done = restorer.apply(&mut memory, STORE, &Plain, again, 7).unwrap();
         assert_eq!(done, Applied { records: 1, skipped: 2 });
         assert_eq!(get(&memory, b"a").unwrap(), b"new");
@@ -191,43 +176,24 @@ mod tests {
         let value = vec![1; 10_000];
         let keys: Vec<[u8; 8]> = (0..1000_u64).map(u64::to_be_bytes).collect();
         let records = |from: i64| {
-            (0..)
-                .zip(&keys)
-                .filter(move |(offset, _)| *offset >= from)
-                .map(|(offset, key)| Record {
-                    key,
-                    value: Some(&value),
-                    timestamp: 0,
-                    offset,
-                })
+            (0..).zip(&keys).filter(move |(offset, _)| *offset >= from).map(|(offset, key)| Record {
+                key,
+                value: Some(&value),
+                timestamp: 0,
+                offset,
+            })
         };
-        let mut crashing = Crashing {
-            memory: Memory::new(&["s"]),
-            good: 3,
-        };
+        let mut crashing = Crashing { memory: Memory::new(&["s"]), good: 3 };
         let mut restorer = Restorer::new();
-        restorer
-            .apply(&mut crashing, STORE, &Plain, records(0), 1000)
-            .unwrap_err();
+        restorer.apply(&mut crashing, STORE, &Plain, records(0), 1000).unwrap_err();
         let reached = crashing.memory.offset(STORE).unwrap().unwrap();
-        assert!(
-            (300..400).contains(&reached),
-            "three writes of about a MiB, reached {reached}"
-        );
+        assert!((300..400).contains(&reached), "three writes of about a MiB, reached {reached}");
         for (offset, key) in (0..).zip(&keys) {
             assert_eq!(get(&crashing.memory, key).is_some(), offset < reached);
         }
         let mut memory = crashing.memory;
-        let done = restorer
-            .apply(&mut memory, STORE, &Plain, records(reached), 1000)
-            .unwrap();
-        assert_eq!(
-            done,
-            Applied {
-                records: 1000 - reached as u64,
-                skipped: 0
-            }
-        );
+        let done = restorer.apply(&mut memory, STORE, &Plain, records(reached), 1000).unwrap();
+        assert_eq!(done, Applied { records: 1000 - reached as u64, skipped: 0 });
         assert!(keys.iter().all(|key| get(&memory, key).is_some()));
     }
 }

@@ -18,19 +18,13 @@ impl StoreId {
 
     /// The item of this store in a slice with one item per store.
     pub(crate) fn of<T>(self, stores: &[T]) -> Result<&T> {
-        stores.get(self.index()).ok_or(Error::UnknownStore {
-            index: self.0,
-            stores: stores.len(),
-        })
+        stores.get(self.index()).ok_or(Error::UnknownStore { index: self.0, stores: stores.len() })
     }
 
     /// Like [`of`](Self::of), to change it.
     pub(crate) fn of_mut<T>(self, stores: &mut [T]) -> Result<&mut T> {
         let count = stores.len();
-        stores.get_mut(self.index()).ok_or(Error::UnknownStore {
-            index: self.0,
-            stores: count,
-        })
+        stores.get_mut(self.index()).ok_or(Error::UnknownStore { index: self.0, stores: count })
     }
 }
 

@@ -24,30 +24,9 @@ mod tests {
     #[test]
     fn bytes_are_kept() {
         let mut batch = Batch::new();
-        Plain.fold(
-            StoreId(1),
-            &Record {
-                key: b"k",
-                value: Some(b"v"),
-                timestamp: 1,
-                offset: 0,
-            },
-            &mut batch,
-        );
-        Plain.fold(
-            StoreId(1),
-            &Record {
-                key: b"k",
-                value: None,
-                timestamp: 2,
-                offset: 1,
-            },
-            &mut batch,
-        );
+        Plain.fold(StoreId(1), &Record { key: b"k", value: Some(b"v"), timestamp: 1, offset: 0 }, &mut batch);
+        Plain.fold(StoreId(1), &Record { key: b"k", value: None, timestamp: 2, offset: 1 }, &mut batch);
         let changes: Vec<_> = batch.changes().map(|change| (change.key, change.value)).collect();
-        assert_eq!(
-            changes,
-            [(b"k".as_slice(), Some(b"v".as_slice())), (b"k".as_slice(), None)]
-        );
+        assert_eq!(changes, [(b"k".as_slice(), Some(b"v".as_slice())), (b"k".as_slice(), None)]);
     }
 }

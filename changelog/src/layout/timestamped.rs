@@ -49,12 +49,7 @@ mod tests {
 
     #[test]
     fn the_timestamp_leads() {
-        let record = Record {
-            key: b"k",
-            value: Some(b"value"),
-            timestamp: 0x0102_0304_0506,
-            offset: 0,
-        };
+        let record = Record { key: b"k", value: Some(b"value"), timestamp: 0x0102_0304_0506, offset: 0 };
         let mut batch = Batch::new();
         Timestamped.fold(StoreId(0), &record, &mut batch);
         Timestamped.fold(StoreId(0), &Record { value: None, ..record }, &mut batch);
@@ -67,10 +62,7 @@ mod tests {
         let mut out = b"old".to_vec();
         Timestamped::encode(0x0102_0304_0506, b"value", &mut out);
         assert_eq!(out, LOCAL);
-        assert_eq!(
-            Timestamped::decode(LOCAL).unwrap(),
-            (0x0102_0304_0506, b"value".as_slice())
-        );
+        assert_eq!(Timestamped::decode(LOCAL).unwrap(), (0x0102_0304_0506, b"value".as_slice()));
         Timestamped::encode(-1, b"", &mut out);
         assert_eq!(out, [0xff; 8]);
         assert_eq!(Timestamped::decode(&out).unwrap(), (-1, b"".as_slice()));

@@ -29,6 +29,8 @@ struct Database {
     db: DB,
     path: PathBuf,
     stores: Arc<Stores>,
+    /// Made once, since every look-up needs some.
+    read: ReadOptions,
 }
 
 struct Stores {
@@ -52,11 +54,7 @@ impl Stores {
         for store in &names {
             name::check("store", store)?;
             if !seen.insert(store) {
-                return Err(Error::Name {
-                    what: "store",
-                    name: store.clone(),
-                    reason: "it is given twice",
-                });
+                return Err(Error::Name { what: "store", name: store.clone(), reason: "it is given twice" });
             }
         }
         let keys = names.iter().map(|name| Keys {
@@ -64,10 +62,7 @@ impl Stores {
             offset: format!("offset/{name}").into_bytes(),
             origin: format!("origin/{name}").into_bytes(),
         });
-        Ok(Self {
-            keys: keys.collect(),
-            names,
-        })
+        Ok(Self { keys: keys.collect(), names })
     }
 }
 
@@ -82,20 +77,11 @@ impl Rocks {
         if path.join("CURRENT").exists() {
             families.extend(DB::list_cf(&options, path).map_err(failed("list", path))?);
         }
-        let families = families
-            .into_iter()
-            .map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+        let families = families.into_iter().map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
         let db = DB::open_cf_descriptors(&options, path, families).map_err(failed("open", path))?;
         check_format(&db, path)?;
-        let database = Database {
-            db,
-            path: path.to_owned(),
-            stores: Arc::new(stores),
-        };
-        Ok(Self {
-            database: Arc::new(database),
-            shared: shared.clone(),
-        })
+        let database = Database { db, path: path.to_owned(), stores: Arc::new(stores), read: ReadOptions::default() };
+        Ok(Self { database: Arc::new(database), shared: shared.clone() })
     }
 
     fn options(&self) -> Options {
@@ -138,10 +124,7 @@ impl Reader for Database {
 
     fn get(&self, store: StoreId, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
         out.clear();
-        let value = self
-            .db
-            .get_pinned_cf(&self.family(store)?, key)
-            .map_err(self.failed("read"))?;
+        let value = self.db.get_pinned_cf_opt(&self.family(store)?, key, &self.read).map_err(self.failed("read"))?;
         out.extend_from_slice(value.as_deref().unwrap_or_default());
         Ok(value.is_some())
     }
@@ -215,10 +198,7 @@ impl Backend for Rocks {
     fn write(&mut self, batch: &Batch) -> Result<()> {
         let database = &*self.database;
         let stores = &database.stores.keys;
-        let families = (0..=u16::MAX)
-            .map(StoreId)
-            .zip(stores)
-            .map(|(store, _)| database.family(store));
+        let families = (0..=u16::MAX).map(StoreId).zip(stores).map(|(store, _)| database.family(store));
         let families = families.collect::<Result<Vec<_>>>()?;
         let mut write = WriteBatch::with_capacity_bytes(batch.bytes() + batch.len() * 16);
         for change in batch.changes() {
@@ -255,18 +235,12 @@ impl Backend for Rocks {
         write.delete(&keys.origin);
         let mut durably = WriteOptions::default();
         durably.set_sync(true);
-        database
-            .db
-            .write_opt(write, &durably)
-            .map_err(database.failed("clear"))?;
+        database.db.write_opt(write, &durably).map_err(database.failed("clear"))?;
         // A crash between the two leaves no column family, which the next opening creates.
         if database.db.cf_handle(&keys.family).is_some() {
             database.db.drop_cf(&keys.family).map_err(database.failed("clear"))?;
         }
-        database
-            .db
-            .create_cf(&keys.family, &self.options())
-            .map_err(database.failed("clear"))
+        database.db.create_cf(&keys.family, &self.options()).map_err(database.failed("clear"))
     }
 
     fn origin(&self, store: StoreId) -> Result<Option<Vec<u8>>> {
@@ -276,10 +250,7 @@ impl Backend for Rocks {
 
     fn reader(&self) -> Box<dyn Reader + Send + Sync> {
         let stores = Arc::clone(&self.database.stores);
-        Box::new(RocksReader {
-            database: Arc::downgrade(&self.database),
-            stores,
-        })
+        Box::new(RocksReader { database: Arc::downgrade(&self.database), stores })
     }
 }
 

@@ -38,10 +38,7 @@ fn failed(action: &'static str, path: &Path) -> impl Fn(rocksdb::Error) -> Error
             subject: format!("database {}", path.display()),
             reason: format!("{source}; delete the directory to rebuild it from the changelog"),
         },
-        _ => Error::Backend {
-            action,
-            source: Box::new(source),
-        },
+        _ => Error::Backend { action, source: Box::new(source) },
     }
 }
 

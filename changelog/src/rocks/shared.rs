@@ -31,11 +31,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            cache_bytes: 128 * 1024 * 1024,
-            write_buffer_bytes: 64 * 1024 * 1024,
-            background_threads: 2,
-        }
+        Self { cache_bytes: 128 * 1024 * 1024, write_buffer_bytes: 64 * 1024 * 1024, background_threads: 2 }
     }
 }
 
@@ -49,19 +45,13 @@ impl Settings {
     /// Sets [`write_buffer_bytes`](Self::write_buffer_bytes).
     #[must_use]
     pub fn with_write_buffer_bytes(self, write_buffer_bytes: usize) -> Self {
-        Self {
-            write_buffer_bytes,
-            ..self
-        }
+        Self { write_buffer_bytes, ..self }
     }
 
     /// Sets [`background_threads`](Self::background_threads).
     #[must_use]
     pub fn with_background_threads(self, background_threads: u16) -> Self {
-        Self {
-            background_threads,
-            ..self
-        }
+        Self { background_threads, ..self }
     }
 }
 
@@ -85,20 +75,10 @@ impl Shared {
         // Writers are not stopped when buffers run over: the commit that overruns them starts a flush instead.
         let write_buffers =
             WriteBufferManager::new_write_buffer_manager_with_cache(settings.write_buffer_bytes, false, cache.clone());
-        let mut env = Env::new().map_err(|source| Error::Backend {
-            action: "prepare",
-            source: Box::new(source),
-        })?;
+        let mut env = Env::new().map_err(|source| Error::Backend { action: "prepare", source: Box::new(source) })?;
         env.set_background_threads(settings.background_threads.into());
         env.set_high_priority_background_threads(settings.background_threads.into());
-        Ok(Self {
-            parts: Arc::new(Parts {
-                settings,
-                cache,
-                write_buffers,
-                env,
-            }),
-        })
+        Ok(Self { parts: Arc::new(Parts { settings, cache, write_buffers, env }) })
     }
 
     /// What was set.
@@ -121,12 +101,7 @@ impl Shared {
 
     /// The options of a database, and of each of its column families.
     pub(super) fn options(&self) -> Options {
-        let Parts {
-            settings,
-            cache,
-            write_buffers,
-            env,
-        } = &*self.parts;
+        let Parts { settings, cache, write_buffers, env } = &*self.parts;
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -164,8 +139,6 @@ impl Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("settings", &self.parts.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("settings", &self.parts.settings).finish_non_exhaustive()
     }
 }

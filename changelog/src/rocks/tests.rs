@@ -7,12 +7,7 @@ const A: StoreId = StoreId(0);
 const B: StoreId = StoreId(1);
 
 fn shared() -> Shared {
-    Shared::new(
-        Settings::default()
-            .with_cache_bytes(8 << 20)
-            .with_write_buffer_bytes(4 << 20),
-    )
-    .unwrap()
+    Shared::new(Settings::default().with_cache_bytes(8 << 20).with_write_buffer_bytes(4 << 20)).unwrap()
 }
 
 fn put(rocks: &mut Rocks, store: StoreId, key: &[u8], value: &[u8], offset: i64) {
@@ -31,26 +26,14 @@ fn get(reader: &dyn Reader, store: StoreId, key: &[u8]) -> Option<Vec<u8>> {
 fn a_store_can_be_added_removed_and_brought_back() {
     let directory = tempfile::tempdir().unwrap();
     let shared = shared();
-    put(
-        &mut open(directory.path(), &["old"], &shared).unwrap(),
-        A,
-        b"k",
-        b"v",
-        7,
-    );
+    put(&mut open(directory.path(), &["old"], &shared).unwrap(), A, b"k", b"v", 7);
     let mut rocks = open(directory.path(), &["new", "default"], &shared).unwrap();
     assert_eq!((rocks.offset(A).unwrap(), get(&rocks, A, b"k")), (None, None));
     put(&mut rocks, B, b"k", b"other", 3);
     drop(rocks);
     let rocks = open(directory.path(), &["default", "old"], &shared).unwrap();
-    assert_eq!(
-        (rocks.offset(A).unwrap(), get(&rocks, A, b"k").unwrap()),
-        (Some(3), b"other".to_vec())
-    );
-    assert_eq!(
-        (rocks.offset(B).unwrap(), get(&rocks, B, b"k").unwrap()),
-        (Some(7), b"v".to_vec())
-    );
+    assert_eq!((rocks.offset(A).unwrap(), get(&rocks, A, b"k").unwrap()), (Some(3), b"other".to_vec()));
+    assert_eq!((rocks.offset(B).unwrap(), get(&rocks, B, b"k").unwrap()), (Some(7), b"v".to_vec()));
 }
 
 #[test]
@@ -66,14 +49,8 @@ fn clear_removes_entries_offset_and_origin_of_one_store() {
     let reader = rocks.reader();
     rocks.clear(A).unwrap();
     for _ in 0..2 {
-        assert_eq!(
-            (get(&rocks, A, b"k"), rocks.offset(A).unwrap(), rocks.origin(A).unwrap()),
-            (None, None, None)
-        );
-        assert_eq!(
-            (get(&rocks, B, b"k").unwrap(), rocks.offset(B).unwrap()),
-            (b"v".to_vec(), Some(2))
-        );
+        assert_eq!((get(&rocks, A, b"k"), rocks.offset(A).unwrap(), rocks.origin(A).unwrap()), (None, None, None));
+        assert_eq!((get(&rocks, B, b"k").unwrap(), rocks.offset(B).unwrap()), (b"v".to_vec(), Some(2)));
         drop(rocks);
         rocks = open(directory.path(), &["a", "b"], &shared).unwrap();
     }
@@ -138,15 +115,9 @@ fn names_and_formats_are_checked() {
     }
     let mut options = rocksdb::Options::default();
     options.create_missing_column_families(true);
-    rocksdb::DB::open_cf(&options, directory.path(), ["default", "store/a"])
-        .unwrap()
-        .put(b"format", b"2")
-        .unwrap();
+    rocksdb::DB::open_cf(&options, directory.path(), ["default", "store/a"]).unwrap().put(b"format", b"2").unwrap();
     let error = open(directory.path(), &["a"], &shared).unwrap_err();
-    assert!(
-        matches!(error, Error::Foreign { .. }) && error.to_string().contains("format is 2"),
-        "{error}"
-    );
+    assert!(matches!(error, Error::Foreign { .. }) && error.to_string().contains("format is 2"), "{error}");
 }
 
 #[test]
@@ -156,8 +127,5 @@ fn damage_is_told_apart_from_failure() {
     put(&mut open(directory.path(), &["a"], &shared).unwrap(), A, b"k", b"v", 1);
     std::fs::write(directory.path().join("CURRENT"), "nonsense").unwrap();
     let error = open(directory.path(), &["a"], &shared).unwrap_err();
-    assert!(
-        matches!(error, Error::Corrupt { .. }) && error.to_string().contains("delete the directory"),
-        "{error}"
-    );
+    assert!(matches!(error, Error::Corrupt { .. }) && error.to_string().contains("delete the directory"), "{error}");
 }

@@ -44,14 +44,7 @@ impl State {
     pub fn new(backend: Box<dyn Backend>, cache_bytes: usize) -> Self {
         let overlays = backend.stores().iter().map(|_| Overlay::default()).collect();
         let hasher = RandomState::default();
-        Self {
-            backend,
-            overlays,
-            hasher,
-            cache_bytes,
-            batch: Batch::new(),
-            value: Vec::new(),
-        }
+        Self { backend, overlays, hasher, cache_bytes, batch: Batch::new(), value: Vec::new() }
     }
 
     /// The value of `key`, as the last write left it.
@@ -262,11 +255,7 @@ fn visit_present(key: &[u8], value: Option<&[u8]>, visit: &mut Visitor<'_>) -> C
 /// Refuses what the durable back end could not hold, already when it is staged.
 pub(crate) fn check_size(what: &'static str, bytes: &[u8]) -> Result<()> {
     if bytes.len() > MAX_BYTES {
-        return Err(Error::TooLarge {
-            what,
-            bytes: bytes.len(),
-            limit: MAX_BYTES,
-        });
+        return Err(Error::TooLarge { what, bytes: bytes.len(), limit: MAX_BYTES });
     }
     Ok(())
 }

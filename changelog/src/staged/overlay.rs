@@ -53,8 +53,7 @@ impl Overlay {
     pub(super) fn value(&self, slot: u32) -> Option<&[u8]> {
         let slot = &self.slots[slot as usize];
         let start = slot.value_start();
-        slot.present
-            .then(|| &self.arena[start..start + slot.value_len as usize])
+        slot.present.then(|| &self.arena[start..start + slot.value_len as usize])
     }
 
     fn key(&self, slot: u32) -> &[u8] {
@@ -144,8 +143,7 @@ impl Overlay {
             }
         };
         let slots = &self.slots;
-        self.index
-            .insert_unique(hash, number, |&other| slots[other as usize].hash);
+        self.index.insert_unique(hash, number, |&other| slots[other as usize].hash);
         number
     }
 
@@ -273,9 +271,7 @@ impl Overlay {
             Bound::Included(to) => self.staged_before(to, true),
             Bound::Excluded(to) => self.staged_before(to, false),
         };
-        self.staged[start..end]
-            .iter()
-            .map(|&slot| (self.key(slot), self.value(slot)))
+        self.staged[start..end].iter().map(|&slot| (self.key(slot), self.value(slot)))
     }
 
     /// How many staged keys are below `bound`, or equal to it if `counts_equal`.

@@ -21,10 +21,7 @@ fn dump(state: &mut State, store: StoreId) -> Vec<(String, String)> {
 }
 
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-    expected
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect()
+    expected.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 #[test]
@@ -51,9 +48,7 @@ fn abort_returns_to_the_last_commit() {
     state.put(A, b"kept", b"old").unwrap();
     state.put(A, b"removed", b"old").unwrap();
     state.commit(&[(A, 1)]).unwrap();
-    state
-        .put(A, b"kept", b"a value that needs more room than the old one")
-        .unwrap();
+    state.put(A, b"kept", b"a value that needs more room than the old one").unwrap();
     state.delete(A, b"removed").unwrap();
     state.put(A, b"new", b"x").unwrap();
     assert_eq!(state.staged_len(), 3);
@@ -71,9 +66,7 @@ fn an_entry_is_read_and_changed_in_one_look_up() {
     let mut state = state(1 << 20);
     for expected in 0..300_u64 {
         let mut entry = state.entry(A, b"count").unwrap();
-        let count = entry
-            .value()
-            .map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
+        let count = entry.value().map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
         assert_eq!(count, expected);
         entry.set(&(count + 1).to_be_bytes()).unwrap();
     }
@@ -96,19 +89,12 @@ fn scan_merges_staged_and_committed_in_order() {
     state.put(A, b"f", b"new").unwrap();
     state.put(A, b"z", b"new").unwrap();
     state.delete(A, b"never there").unwrap();
-    assert_eq!(
-        dump(&mut state, A),
-        pairs(&[("a", "new"), ("b", "old"), ("f", "new"), ("h", "old"), ("z", "new")])
-    );
+    assert_eq!(dump(&mut state, A), pairs(&[("a", "new"), ("b", "old"), ("f", "new"), ("h", "old"), ("z", "new")]));
     let mut first_two = Vec::new();
     state
         .scan(A, Bound::Excluded(b"a"), Bound::Included(b"h"), &mut |key, _| {
             first_two.push(key.to_vec());
-            if first_two.len() == 2 {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if first_two.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .unwrap();
     assert_eq!(first_two, [b"b", b"f"]);
