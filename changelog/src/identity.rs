@@ -4,7 +4,6 @@ use std::fmt;
 use std::ops::{Bound, ControlFlow, Range};
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::{Backend, Batch, Error, Result, StoreId};
 
@@ -20,9 +19,9 @@ pub struct Identity {
     pub application: String,
     /// The changelog topic's name.
     pub topic: String,
-    /// The changelog topic's id, which tells a topic from one deleted and created again under the same name.
-    #[serde(with = "uuid_text")]
-    pub topic_id: Uuid,
+    /// The changelog topic's id in text form, which tells a topic from one deleted and created again under the same name.
+    /// Empty where the broker does not tell it; then no data can be proved to come from the topic.
+    pub topic_id: String,
     /// The changelog partition.
     pub partition: i32,
     /// The form of local keys and values: [`Layout::version`](crate::layout::Layout::version).
@@ -68,6 +67,9 @@ pub fn verify(backend: &dyn Backend, store: StoreId, identity: &Identity, change
     let Ok(found) = serde_json::from_slice::<Identity>(&origin) else {
         return rebuild(format!("its origin cannot be read: {:?}", String::from_utf8_lossy(&origin)));
     };
+    if identity.topic_id.is_empty() {
+        return rebuild(format!("the broker does not tell the id of topic {}", identity.topic));
+    }
     if let Some((difference, harmless)) = identity.difference(&found) {
         let reason = difference.to_string();
         return if harmless {
@@ -145,7 +147,7 @@ impl Identity {
             ("cluster", self.cluster.clone(), found.cluster.clone(), false),
             ("application", self.application.clone(), found.application.clone(), false),
             ("changelog", self.topic.clone(), found.topic.clone(), true),
-            ("changelog id", self.topic_id.to_string(), found.topic_id.to_string(), true),
+            ("changelog id", self.topic_id.clone(), found.topic_id.clone(), true),
             ("partition", self.partition.to_string(), found.partition.to_string(), true),
             ("layout", self.layout.clone(), found.layout.clone(), true),
         ];
@@ -175,19 +177,6 @@ fn is_empty(backend: &dyn Backend, store: StoreId) -> Result<bool> {
     Ok(empty)
 }
 
-mod uuid_text {
-    use serde::{Deserialize, Deserializer, Serializer, de};
-    use uuid::Uuid;
-
-    pub(super) fn serialize<S: Serializer>(id: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(id)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,7 +189,7 @@ mod tests {
             cluster: "cluster-1".to_owned(),
             application: "shop".to_owned(),
             topic: "shop-counts-changelog".to_owned(),
-            topic_id: Uuid::from_u128(7),
+            topic_id: "id-7".to_owned(),
             partition: 3,
             layout: "plain/1".to_owned(),
         }
@@ -283,9 +272,20 @@ mod tests {
     fn another_log_of_the_same_application_is_rebuilt() {
         let memory = store_at(15);
         rebuilds(&memory, &Identity { topic: "other".to_owned(), ..identity() }, "other");
-        rebuilds(&memory, &Identity { topic_id: Uuid::from_u128(8), ..identity() }, "changelog id");
+        rebuilds(&memory, &Identity { topic_id: "id-8".to_owned(), ..identity() }, "changelog id");
         rebuilds(&memory, &Identity { partition: 4, ..identity() }, "partition 3, not 4");
         rebuilds(&memory, &Identity { layout: "timestamped/1".to_owned(), ..identity() }, "layout");
+    }
+
+    #[test]
+    fn without_a_topic_id_nothing_is_proved() {
+        let mut memory = store_at(15);
+        let unknown = Identity { topic_id: String::new(), ..identity() };
+        rebuilds(&memory, &unknown, "does not tell the id");
+        let mut batch = Batch::new();
+        batch.origin(STORE, &serde_json::to_vec(&unknown).unwrap());
+        memory.write(&batch).unwrap();
+        rebuilds(&memory, &unknown, "does not tell the id");
     }
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
     fn preparation_keeps_what_is_good_and_replaces_what_is_not() {
         let mut memory = store_at(15);
         assert_eq!(prepare(&mut memory, STORE, &identity(), &(10..20)).unwrap(), 15);
-        let recreated = Identity { topic_id: Uuid::from_u128(8), ..identity() };
+        let recreated = Identity { topic_id: "id-8".to_owned(), ..identity() };
         assert_eq!(prepare(&mut memory, STORE, &recreated, &(0..5)).unwrap(), 0);
         assert!(is_empty(&memory, STORE).unwrap());
         assert_eq!(verdict(&memory, &recreated), Verdict::Fresh);
