@@ -96,7 +96,7 @@ fn data_and_offset_agree_after_every_kill() {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let commits = lines.filter_map(|line| line.unwrap().strip_prefix("committed ")?.parse::<i64>().ok());
         // Enough commits to fill the write buffers a few times, and other points of them at every kill.
-        let reported = commits.take(400 + 173 * kill as usize).last().unwrap();
+        let reported = commits.take(150 + 61 * kill as usize).last().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         let offset = verify(directory.path());
