@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -53,7 +54,8 @@ impl Judge {
     /// When there is no such topic, or the broker stays silent for a minute.
     pub fn read_topic(&self, topic: &str, isolation: Isolation) -> Result<Vec<Vec<Record>>, Failure> {
         let reader = self.reader(&unique("judge"), isolation)?;
-        let ends = ends_of(&reader, topic)?;
+        let reader = reader.consumer()?;
+        let ends = ends_of(reader, topic)?;
         let mut records: Vec<Vec<Record>> = ends.iter().map(|_| Vec::new()).collect();
         let mut open = BTreeSet::new();
         let mut assignment = TopicPartitionList::new();
@@ -113,7 +115,7 @@ impl Judge {
     /// # Errors
     /// When there is no such topic or the broker does not answer.
     pub fn ends(&self, topic: &str, isolation: Isolation) -> Result<Vec<(i64, i64)>, Failure> {
-        ends_of(&self.reader(&unique("judge"), isolation)?, topic)
+        ends_of(self.reader(&unique("judge"), isolation)?.consumer()?, topic)
     }
 
     /// The offset committed by `group` for each partition of `topic`, `None` where there is none.
@@ -124,8 +126,9 @@ impl Judge {
     /// When there is no such topic, or such a transaction stays open for 30 s.
     pub fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>, Failure> {
         let reader = self.reader(group, Isolation::Committed)?;
+        let reader = reader.consumer()?;
         let mut wanted = TopicPartitionList::new();
-        let count = partition_count(&reader, topic)?;
+        let count = partition_count(reader, topic)?;
         for partition in 0..count {
             wanted.add_partition(topic, partition);
         }
@@ -170,8 +173,8 @@ impl Judge {
             .collect())
     }
 
-    fn reader(&self, group: &str, isolation: Isolation) -> Result<BaseConsumer, Failure> {
-        Ok(ClientConfig::new()
+    fn reader(&self, group: &str, isolation: Isolation) -> Result<Reader, Failure> {
+        let consumer = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
             .set("group.id", group)
             .set("isolation.level", isolation.setting())
@@ -182,7 +185,25 @@ impl Judge {
             .set("check.crcs", "true")
             .set("fetch.wait.max.ms", "50")
             .set("fetch.queue.backoff.ms", "10")
-            .create()?)
+            .create()?;
+        Ok(Reader(Some(consumer)))
+    }
+}
+
+/// A consumer that is closed on a thread of its own: the close waits without a limit, and a test must not hang on it.
+struct Reader(Option<BaseConsumer>);
+
+impl Reader {
+    fn consumer(&self) -> Result<&BaseConsumer, Failure> {
+        self.0.as_ref().ok_or_else(|| Failure::new("the judge's consumer is closed"))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let consumer = self.0.take();
+        // Where no thread can be had the consumer is closed here.
+        let _ = thread::Builder::new().name("judge-close".to_owned()).spawn(move || drop(consumer));
     }
 }
 
