@@ -47,8 +47,8 @@ impl Judge {
         Self { bootstrap: bootstrap.into() }
     }
 
-    /// Reads a whole topic, from the start of each partition's log to its end as it is at the call. The outer index is the
-    /// partition; records are in the order of their offsets.
+    /// Reads a whole topic, from the start of each partition's log to its end as it is at the call. The outer index is
+    /// the partition; records are in the order of their offsets.
     ///
     /// # Errors
     /// When there is no such topic, or the broker stays silent for a minute.
@@ -85,8 +85,8 @@ impl Judge {
                         open.remove(&partition);
                     }
                 }
-                // The end may be markers of transactions, which no consumer sees: then only this tells that it is reached. It
-                // comes at the end as it is now, which is not before the one at the call.
+                // The end may be markers of transactions, which no consumer sees: then only this tells that it is
+                // reached. It comes at the end as it is now, which is not before the one at the call.
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     heard = Instant::now();
                     open.remove(&partition);
@@ -107,10 +107,11 @@ impl Judge {
         Ok(records)
     }
 
-    /// Where each partition starts and ends: first offset kept, and one past the last record or marker that this isolation may pass.
+    /// Where each partition starts and ends: first offset kept, and one past the last record or marker that this
+    /// isolation may pass.
     ///
-    /// Right after a commit the [`Isolation::Committed`] end may still lie before it: the broker answers a commit before it has
-    /// written the markers.
+    /// Right after a commit the [`Isolation::Committed`] end may still lie before it: the broker answers a commit
+    /// before it has written the markers.
     ///
     /// # Errors
     /// When there is no such topic or the broker does not answer.
@@ -150,8 +151,8 @@ impl Judge {
             .collect()
     }
 
-    /// Records of aborted transactions: those that a read-uncommitted consumer sees and a read-committed one does not, below the last
-    /// stable offset. Empty where no transaction with records was ever aborted.
+    /// Records of aborted transactions: those that a read-uncommitted consumer sees and a read-committed one does not,
+    /// below the last stable offset. Empty where no transaction with records was ever aborted.
     ///
     /// # Errors
     /// As [`read_topic`](Self::read_topic).
@@ -210,7 +211,8 @@ impl Drop for Reader {
 fn ends_of(reader: &BaseConsumer, topic: &str) -> Result<Vec<(i64, i64)>, Failure> {
     (0..partition_count(reader, topic)?)
         .map(|partition| {
-            // Asked with the consumer's own isolation level, so that the end is the last stable offset for read_committed.
+            // Asked with the consumer's own isolation level, so that the end is the last stable offset for
+            // read_committed.
             reader
                 .fetch_watermarks(topic, partition, TIMEOUT)
                 .map_err(|error| Failure::from(error).during(format!("end of {topic}/{partition}")))

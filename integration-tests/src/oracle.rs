@@ -36,10 +36,11 @@ pub fn decimal(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
-/// Checks the output of an exact count per key: for each key with n records the values are 1, 2, …, n in this order, all in one
-/// partition, and there is no other key.
+/// Checks the output of an exact count per key: for each key with n records the values are 1, 2, …, n in this order,
+/// all in one partition, and there is no other key.
 ///
-/// `outputs` are the partitions of a topic as [`Judge::read_topic`](crate::Judge::read_topic) gives them; `decode` reads a value.
+/// `outputs` are the partitions of a topic as [`Judge::read_topic`](crate::Judge::read_topic) gives them; `decode`
+/// reads a value.
 ///
 /// # Errors
 /// When there is a difference, naming the first of several keys with the record at fault.
@@ -62,8 +63,8 @@ pub fn check_counts_exact(
     })
 }
 
-/// Checks the output of a count per key that may have taken records again: each key with n records has at least n outputs, the last of
-/// them at least n, all in one partition, and there is no other key.
+/// Checks the output of a count per key that may have taken records again: each key with n records has at least n
+/// outputs, the last of them at least n, all in one partition, and there is no other key.
 ///
 /// Single values may be missing: a record counted again after a crash continues from a state that holds it already.
 ///
@@ -111,8 +112,8 @@ pub fn check_produced(sent: &[Sent], read: &[Vec<Record>]) -> Result<(), Failure
     if differences.is_empty() { Ok(()) } else { Err(Failure::new(differences.join("\n  "))) }
 }
 
-/// Checks that a topic holds each of the records `sent` at its offset, with its time, key and value, and that those of a partition are in the
-/// order of their numbers. There may be others.
+/// Checks that a topic holds each of the records `sent` at its offset, with its time, key and value, and that those of
+/// a partition are in the order of their numbers. There may be others.
 ///
 /// # Errors
 /// When one is missing, differs, or is out of order, naming the first.

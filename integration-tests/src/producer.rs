@@ -27,10 +27,10 @@ pub struct Sent {
 
 /// Produces a stream of records at a steady rate from a thread of its own, until stopped.
 ///
-/// The producer is idempotent and waits for all replicas. What it returns is in the topic at the offset told, and the records of a
-/// partition are in the order of their numbers. Across a **restart of the broker** a batch that was written and not yet acknowledged can be
-/// in the topic twice all the same, for a broker does not remember every batch of a producer: a test that restarts the broker takes
-/// its input from the topic, by [`Judge::read_topic`](crate::Judge::read_topic), and not from here.
+/// The producer is idempotent and waits for all replicas. What it returns is in the topic at the offset told, and the
+/// records of a partition are in the order of their numbers. Across a **restart of the broker** a batch that was
+/// written and not yet acknowledged has been seen twice in the topic all the same: a test that restarts the broker
+/// takes its input from the topic, by [`Judge::read_topic`](crate::Judge::read_topic), and not from here.
 #[derive(Debug)]
 pub struct Feeder {
     stop: Arc<AtomicBool>,
@@ -76,7 +76,8 @@ impl Feeder {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Stops, waits for what is on its way, and returns every record in the order of its number. All of them are acknowledged.
+    /// Stops, waits for what is on its way, and returns every record in the order of its number. All of them are
+    /// acknowledged.
     ///
     /// # Errors
     /// When a record was refused or is not acknowledged within two minutes.
@@ -94,7 +95,8 @@ impl Drop for Feeder {
     }
 }
 
-/// Produces these records as fast as they go, and returns them once all are acknowledged. `index` in the result is the position.
+/// Produces these records as fast as they go, and returns them once all are acknowledged. `index` in the result is the
+/// position.
 ///
 /// # Errors
 /// As [`Feeder::stop`].

@@ -1,5 +1,5 @@
-//! What the Kafka back end leans on and librdkafka's manual leaves open: partitions come and go on a consumer that only assigns, each
-//! with a queue of its own, while the other partitions are read without a gap.
+//! What the Kafka back end leans on and librdkafka's manual leaves open: partitions come and go on a consumer that only
+//! assigns, each with a queue of its own, while the other partitions are read without a gap.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
