@@ -40,12 +40,7 @@ impl KafkaAdmin {
     pub(super) fn new(client: &Arc<Client>, timeout: Duration, bootstrap: &str) -> Result<Self> {
         let queue = Queue::answers(client)
             .ok_or_else(|| BrokerError::new(ErrorClass::Fatal, "no queue for answers about topics"))?;
-        Ok(Self {
-            queue,
-            client: Arc::clone(client),
-            timeout,
-            bootstrap: bootstrap.to_owned(),
-        })
+        Ok(Self { queue, client: Arc::clone(client), timeout, bootstrap: bootstrap.to_owned() })
     }
 
     /// Sends one request and waits for its answer.
@@ -73,11 +68,7 @@ impl KafkaAdmin {
     fn unavailable(&self, what: &str) -> BrokerError {
         BrokerError::new(
             ErrorClass::Unavailable,
-            format!(
-                "{what}: no answer from {} within {} ms",
-                self.bootstrap,
-                self.timeout.as_millis()
-            ),
+            format!("{what}: no answer from {} within {} ms", self.bootstrap, self.timeout.as_millis()),
         )
     }
 
@@ -96,10 +87,7 @@ impl KafkaAdmin {
 
     fn describe(&mut self, names: &[&str], deadline: Instant) -> Result<Vec<Described>> {
         let what = "describe topics";
-        let c_names = names
-            .iter()
-            .map(|name| c_string("topic", name))
-            .collect::<Result<Vec<_>>>()?;
+        let c_names = names.iter().map(|name| c_string("topic", name)).collect::<Result<Vec<_>>>()?;
         let mut pointers: Vec<*const c_char> = c_names.iter().map(|name| name.as_ptr()).collect();
         let rk = self.client.ptr();
         let event = self.ask(
@@ -157,10 +145,7 @@ impl KafkaAdmin {
             for &topic in array(topics, count) {
                 let code = rd::rd_kafka_topic_result_error(topic) as i32;
                 if code != errors::NO_ERROR && code != TOPIC_EXISTS {
-                    let context = format!(
-                        "create topic {}",
-                        errors::text_of(rd::rd_kafka_topic_result_name(topic))
-                    );
+                    let context = format!("create topic {}", errors::text_of(rd::rd_kafka_topic_result_name(topic)));
                     let text = errors::text_of(rd::rd_kafka_topic_result_error_string(topic));
                     return Err(errors::from_parts(&context, code, &text));
                 }
@@ -187,10 +172,7 @@ impl KafkaAdmin {
             deadline,
             // SAFETY: client, list, options and queue are alive; the list is copied.
             |options, queue| unsafe {
-                ErrorObject::take(rd::rd_kafka_AdminOptions_set_isolation_level(
-                    options.ptr.as_ptr(),
-                    isolation,
-                ));
+                ErrorObject::take(rd::rd_kafka_AdminOptions_set_isolation_level(options.ptr.as_ptr(), isolation));
                 rd::rd_kafka_ListOffsets(rk, list.ptr(), options.ptr.as_ptr(), queue);
             },
         )?;
@@ -212,10 +194,9 @@ impl KafkaAdmin {
                 match found.get(&(partition.topic.to_string(), partition.partition)) {
                     Some(&(errors::NO_ERROR, offset)) => Ok(offset),
                     Some(&(code, _)) => Err(errors::from_parts(&context, code, "the broker refused")),
-                    None => Err(BrokerError::new(
-                        ErrorClass::Retriable,
-                        format!("{context}: the answer leaves it out"),
-                    )),
+                    None => {
+                        Err(BrokerError::new(ErrorClass::Retriable, format!("{context}: the answer leaves it out")))
+                    }
                 }
             })
             .collect()
@@ -229,22 +210,15 @@ impl KafkaAdmin {
         names.sort_unstable();
         names.dedup();
         let described = self.describe(&names, deadline)?;
-        let counts: HashMap<_, _> = names
-            .iter()
-            .zip(described.iter().map(|topic| (topic.code, topic.info.partitions)))
-            .collect();
-        let missing = partitions
-            .iter()
-            .find(|partition| match counts.get(&&*partition.topic) {
-                Some(&(errors::NO_ERROR, count)) => !(0..count).contains(&partition.partition),
-                Some(&(code, _)) => code == UNKNOWN_TOPIC,
-                None => false,
-            });
+        let counts: HashMap<_, _> =
+            names.iter().zip(described.iter().map(|topic| (topic.code, topic.info.partitions))).collect();
+        let missing = partitions.iter().find(|partition| match counts.get(&&*partition.topic) {
+            Some(&(errors::NO_ERROR, count)) => !(0..count).contains(&partition.partition),
+            Some(&(code, _)) => code == UNKNOWN_TOPIC,
+            None => false,
+        });
         missing.map_or(Ok(()), |partition| {
-            Err(BrokerError::new(
-                ErrorClass::UnknownTopic,
-                format!("{partition} does not exist"),
-            ))
+            Err(BrokerError::new(ErrorClass::UnknownTopic, format!("{partition} does not exist")))
         })
     }
 }
@@ -340,11 +314,7 @@ unsafe fn read_description(topic: *const rd::rd_kafka_TopicDescription_t) -> Des
             (error.code, error.text)
         };
         let id = rd::rd_kafka_TopicDescription_topic_id(topic);
-        let id = if id.is_null() {
-            String::new()
-        } else {
-            topic_id(&errors::text_of(rd::rd_kafka_Uuid_base64str(id)))
-        };
+        let id = if id.is_null() { String::new() } else { topic_id(&errors::text_of(rd::rd_kafka_Uuid_base64str(id))) };
         let mut count = 0;
         let partitions = rd::rd_kafka_TopicDescription_partitions(topic, &raw mut count);
         let leaders = array(partitions, count)
@@ -354,15 +324,7 @@ unsafe fn read_description(topic: *const rd::rd_kafka_TopicDescription_t) -> Des
                 !leader.is_null() && rd::rd_kafka_Node_id(leader) >= 0
             })
             .count();
-        Described {
-            code,
-            text,
-            info: TopicInfo {
-                partitions: i32::try_from(count).unwrap_or(i32::MAX),
-                id,
-            },
-            leaders,
-        }
+        Described { code, text, info: TopicInfo { partitions: i32::try_from(count).unwrap_or(i32::MAX), id }, leaders }
     }
 }
 

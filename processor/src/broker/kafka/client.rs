@@ -20,12 +20,8 @@ const ERROR_TEXT: usize = 512;
 
 /// Turns a name into a C string; `what` names it in the error.
 pub(super) fn c_string(what: &str, text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| {
-        BrokerError::new(
-            ErrorClass::Configuration,
-            format!("{what} {text:?} contains a zero byte"),
-        )
-    })
+    CString::new(text)
+        .map_err(|_| BrokerError::new(ErrorClass::Configuration, format!("{what} {text:?} contains a zero byte")))
 }
 
 /// A duration in whole milliseconds, as librdkafka takes it.
@@ -49,9 +45,7 @@ impl Conf {
     pub(super) fn new() -> Self {
         // SAFETY: no precondition; it aborts the process where memory is out and never answers null.
         let ptr = unsafe { rd::rd_kafka_conf_new() };
-        Self {
-            ptr: NonNull::new(ptr).unwrap_or_else(|| std::process::abort()),
-        }
+        Self { ptr: NonNull::new(ptr).unwrap_or_else(|| std::process::abort()) }
     }
 
     /// Sets one property. An unknown name or a value out of range is refused, naming both.
@@ -61,13 +55,7 @@ impl Conf {
         let mut text = [0 as c_char; ERROR_TEXT];
         // SAFETY: the conf is alive, both strings end in zero and the buffer is as long as said.
         let result = unsafe {
-            rd::rd_kafka_conf_set(
-                self.ptr.as_ptr(),
-                c_name.as_ptr(),
-                c_value.as_ptr(),
-                text.as_mut_ptr(),
-                text.len(),
-            )
+            rd::rd_kafka_conf_set(self.ptr.as_ptr(), c_name.as_ptr(), c_value.as_ptr(), text.as_mut_ptr(), text.len())
         };
         match result {
             rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => Ok(()),
@@ -77,10 +65,7 @@ impl Conf {
             )),
             rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_INVALID => Err(BrokerError::new(
                 ErrorClass::Configuration,
-                format!(
-                    "client setting {name:?} cannot be {value:?}: {}",
-                    errors::text_of(text.as_ptr())
-                ),
+                format!("client setting {name:?} cannot be {value:?}: {}", errors::text_of(text.as_ptr())),
             )),
         }
     }
@@ -117,9 +102,7 @@ unsafe impl Sync for Client {}
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("observed", &self.observed)
-            .finish_non_exhaustive()
+        f.debug_struct("Client").field("observed", &self.observed).finish_non_exhaustive()
     }
 }
 
@@ -128,14 +111,12 @@ impl Client {
     pub(super) fn new(kind: Kind, conf: Conf, closing: &Arc<Closing>) -> Result<Arc<Self>> {
         let observed = Arc::new(Observed::default());
         let (kind, events) = match kind {
-            Kind::Consumer => (
-                rd::rd_kafka_type_t::RD_KAFKA_CONSUMER,
-                rd::RD_KAFKA_EVENT_ERROR | rd::RD_KAFKA_EVENT_REBALANCE,
-            ),
-            Kind::Producer => (
-                rd::rd_kafka_type_t::RD_KAFKA_PRODUCER,
-                rd::RD_KAFKA_EVENT_ERROR | rd::RD_KAFKA_EVENT_DR,
-            ),
+            Kind::Consumer => {
+                (rd::rd_kafka_type_t::RD_KAFKA_CONSUMER, rd::RD_KAFKA_EVENT_ERROR | rd::RD_KAFKA_EVENT_REBALANCE)
+            }
+            Kind::Producer => {
+                (rd::rd_kafka_type_t::RD_KAFKA_PRODUCER, rd::RD_KAFKA_EVENT_ERROR | rd::RD_KAFKA_EVENT_DR)
+            }
         };
         let mut text = [0 as c_char; ERROR_TEXT];
         // SAFETY: the conf is alive. `observed` outlives the client: it is dropped after rd_kafka_destroy has
@@ -150,19 +131,12 @@ impl Client {
         let Some(rk) = NonNull::new(rk) else {
             return Err(BrokerError::new(
                 ErrorClass::Configuration,
-                format!(
-                    "client settings contradict each other: {}",
-                    errors::text_of(text.as_ptr())
-                ),
+                format!("client settings contradict each other: {}", errors::text_of(text.as_ptr())),
             ));
         };
         // The client owns the conf now.
         std::mem::forget(conf);
-        Ok(Arc::new(Self {
-            rk,
-            observed,
-            closing: Arc::clone(closing),
-        }))
+        Ok(Arc::new(Self { rk, observed, closing: Arc::clone(closing) }))
     }
 
     pub(super) fn ptr(&self) -> *mut rd::rd_kafka_t {
@@ -200,15 +174,13 @@ impl Drop for Client {
         let observed = Arc::clone(&self.observed);
         // A pointer is not Send; the number is turned back on the thread that destroys.
         let address = self.rk.as_ptr().expose_provenance();
-        let spawned = std::thread::Builder::new()
-            .name("headwater-close".into())
-            .spawn(move || {
-                let rk: *mut rd::rd_kafka_t = ptr::with_exposed_provenance_mut(address);
-                // SAFETY: this was the last owner, so nothing uses the client any more. Not one of librdkafka's threads.
-                unsafe { rd::rd_kafka_destroy_flags(rk, rd::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE) };
-                drop(observed);
-                drop(pass);
-            });
+        let spawned = std::thread::Builder::new().name("headwater-close".into()).spawn(move || {
+            let rk: *mut rd::rd_kafka_t = ptr::with_exposed_provenance_mut(address);
+            // SAFETY: this was the last owner, so nothing uses the client any more. Not one of librdkafka's threads.
+            unsafe { rd::rd_kafka_destroy_flags(rk, rd::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE) };
+            drop(observed);
+            drop(pass);
+        });
         if let Err(error) = spawned {
             // The callbacks' target must live as long as the client does, which is now for ever.
             std::mem::forget(Arc::clone(&self.observed));
@@ -237,10 +209,8 @@ impl Closing {
     /// Waits until every client that was dropped is closed, at most for `timeout`. Says whether they are.
     pub(super) fn wait(&self, timeout: Duration) -> bool {
         let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, _) = self
-            .changed
-            .wait_timeout_while(count, timeout, |count| *count > 0)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (count, _) =
+            self.changed.wait_timeout_while(count, timeout, |count| *count > 0).unwrap_or_else(PoisonError::into_inner);
         *count == 0
     }
 }
@@ -272,11 +242,7 @@ impl fmt::Debug for Queue {
 
 impl Queue {
     fn own(ptr: *mut rd::rd_kafka_queue_t, client: &Arc<Client>) -> Option<Self> {
-        Some(Self {
-            ptr: NonNull::new(ptr)?,
-            waker: None,
-            client: Arc::clone(client),
-        })
+        Some(Self { ptr: NonNull::new(ptr)?, waker: None, client: Arc::clone(client) })
     }
 
     /// Errors of the client and, for a producer, deliveries.
@@ -301,10 +267,8 @@ impl Queue {
     /// remembers that the application chose, and an assignment does not change it.
     pub(super) fn partition(client: &Arc<Client>, topic: &CStr, partition: i32) -> Option<Self> {
         // SAFETY: the client is alive, the string ends in zero; the queue is given to us.
-        let queue = Self::own(
-            unsafe { rd::rd_kafka_queue_get_partition(client.ptr(), topic.as_ptr(), partition) },
-            client,
-        )?;
+        let queue =
+            Self::own(unsafe { rd::rd_kafka_queue_get_partition(client.ptr(), topic.as_ptr(), partition) }, client)?;
         // SAFETY: the queue is alive; null takes the forwarding away.
         unsafe { rd::rd_kafka_queue_forward(queue.ptr.as_ptr(), ptr::null_mut()) };
         Some(queue)
@@ -327,10 +291,7 @@ impl Queue {
     pub(super) fn poll(&mut self, timeout: Duration) -> Option<Event> {
         // SAFETY: the queue is alive; the event is given to us.
         let event = unsafe { rd::rd_kafka_queue_poll(self.ptr(), millis(timeout)) };
-        Some(Event {
-            ptr: NonNull::new(event)?,
-            _client: Arc::clone(&self.client),
-        })
+        Some(Event { ptr: NonNull::new(event)?, _client: Arc::clone(&self.client) })
     }
 
     /// The next event that `wanted` accepts, dropping others, at most until `deadline`.
@@ -398,9 +359,7 @@ unsafe extern "C" fn raise(_: *mut rd::rd_kafka_t, waker: *mut c_void) {
 /// Called by librdkafka in place of close(2).
 unsafe extern "C" fn close_socket(socket: c_int, observed: *mut c_void) -> c_int {
     // SAFETY: the opaque set in `Client::new`, which outlives the client.
-    unsafe { &*observed.cast::<Observed>() }
-        .closed_sockets
-        .fetch_add(1, Ordering::AcqRel);
+    unsafe { &*observed.cast::<Observed>() }.closed_sockets.fetch_add(1, Ordering::AcqRel);
     // SAFETY: librdkafka hands the socket over to be closed, once.
     drop(unsafe { OwnedFd::from_raw_fd(socket) });
     0

@@ -37,9 +37,7 @@ unsafe impl Send for KafkaConsumer {}
 
 impl fmt::Debug for KafkaConsumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KafkaConsumer")
-            .field("slots", &self.slots)
-            .finish_non_exhaustive()
+        f.debug_struct("KafkaConsumer").field("slots", &self.slots).finish_non_exhaustive()
     }
 }
 
@@ -64,14 +62,7 @@ impl KafkaConsumer {
         };
         main.wake(&waker);
         common.wake(&waker);
-        Ok(Self {
-            slots: Vec::new(),
-            fetched: Vec::new(),
-            main,
-            common,
-            client,
-            waker,
-        })
+        Ok(Self { slots: Vec::new(), fetched: Vec::new(), main, common, client, waker })
     }
 
     fn assigned(&mut self, slot: Slot) -> Result<&mut Assigned> {
@@ -121,14 +112,7 @@ impl Consumer for KafkaConsumer {
                 .ok_or_else(|| BrokerError::new(ErrorClass::Fatal, format!("no queue for {name}")))?;
             queue.wake(&self.waker);
             list.add(&topic, name.partition, *offset);
-            added.push(Assigned {
-                name: name.clone(),
-                topic,
-                queue,
-                position: *offset,
-                untouched: true,
-                error: None,
-            });
+            added.push(Assigned { name: name.clone(), topic, queue, position: *offset, untouched: true, error: None });
         }
         self.start(&list)?;
         let mut slots = Vec::with_capacity(added.len());
@@ -318,8 +302,7 @@ impl Assigned {
         // SAFETY: a live message; the text belongs to it and is copied.
         let text = errors::text_of(unsafe { rd::rd_kafka_message_errstr(message) });
         let context = format!("fetch from {} at offset {}", self.name, self.position);
-        self.error
-            .get_or_insert_with(|| errors::from_parts(&context, code, &text));
+        self.error.get_or_insert_with(|| errors::from_parts(&context, code, &text));
     }
 }
 

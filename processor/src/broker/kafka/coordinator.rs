@@ -31,9 +31,7 @@ impl GroupClient {
 
     fn send(&self, request: GroupRequest, ticket: Ticket, answers: &Arc<Answers>) {
         let (lane, parked) = match &request {
-            GroupRequest::Join {
-                rebalance_timeout_ms, ..
-            } => {
+            GroupRequest::Join { rebalance_timeout_ms, .. } => {
                 let parked = u64::try_from(*rebalance_timeout_ms).unwrap_or(0);
                 self.rebalance_timeout.store(parked, Ordering::Relaxed);
                 (&self.parked, parked)
@@ -59,11 +57,7 @@ pub(super) struct KafkaCoordinator {
 
 impl KafkaCoordinator {
     pub(super) fn new(group: Arc<GroupClient>, waker: Waker) -> Self {
-        Self {
-            group,
-            answers: Arc::new(Answers::new(waker)),
-            next: 0,
-        }
+        Self { group, answers: Arc::new(Answers::new(waker)), next: 0 }
     }
 }
 

@@ -32,12 +32,7 @@ unsafe impl Send for Deliveries {}
 
 impl Deliveries {
     pub(super) fn new(client: &Arc<Client>) -> Self {
-        Self {
-            topics: Vec::new(),
-            reported: 0,
-            error: None,
-            client: Arc::clone(client),
-        }
+        Self { topics: Vec::new(), reported: 0, error: None, client: Arc::clone(client) }
     }
 
     /// Makes a topic known, or finds it.
@@ -50,16 +45,9 @@ impl Deliveries {
                 // SAFETY: the client is alive, the name ends in zero, no settings of its own. The handle is ours.
                 let ptr = unsafe { rd::rd_kafka_topic_new(self.client.ptr(), name.as_ptr(), std::ptr::null_mut()) };
                 let ptr = NonNull::new(ptr).ok_or_else(|| {
-                    BrokerError::new(
-                        ErrorClass::Configuration,
-                        format!("{name:?} cannot be the name of a topic"),
-                    )
+                    BrokerError::new(ErrorClass::Configuration, format!("{name:?} cannot be the name of a topic"))
                 })?;
-                self.topics.push(Topic {
-                    name,
-                    ptr,
-                    acknowledged: Vec::new(),
-                });
+                self.topics.push(Topic { name, ptr, acknowledged: Vec::new() });
                 self.topics.len().saturating_sub(1)
             }
         };
@@ -77,8 +65,7 @@ impl Deliveries {
 
     /// The topic's name.
     pub(super) fn name(&self, handle: TopicHandle) -> String {
-        self.get(handle)
-            .map_or_else(String::new, |topic| topic.name.to_string_lossy().into_owned())
+        self.get(handle).map_or_else(String::new, |topic| topic.name.to_string_lossy().into_owned())
     }
 
     /// How many records have been reported, written or not.

@@ -210,13 +210,7 @@ mod tests {
     use super::*;
 
     fn object(code: Code) -> ErrorObject {
-        ErrorObject {
-            code: code as i32,
-            text: "said so".into(),
-            fatal: false,
-            retriable: false,
-            requires_abort: false,
-        }
+        ErrorObject { code: code as i32, text: "said so".into(), fatal: false, retriable: false, requires_abort: false }
     }
 
     #[test]
@@ -226,10 +220,7 @@ mod tests {
             (Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, ErrorClass::UnknownTopic),
             (Code::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION, ErrorClass::UnknownTopic),
             (Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, ErrorClass::TooLarge),
-            (
-                Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
-                ErrorClass::NotAuthorised,
-            ),
+            (Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, ErrorClass::NotAuthorised),
             (Code::RD_KAFKA_RESP_ERR_INVALID_RECORD, ErrorClass::Rejected),
             (Code::RD_KAFKA_RESP_ERR__FENCED, ErrorClass::Fenced),
             (Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION, ErrorClass::LeaseVoid),
@@ -248,10 +239,7 @@ mod tests {
     fn a_refused_lease_is_no_fenced_producer() {
         let mut refused = object(Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION);
         refused.requires_abort = true;
-        assert_eq!(
-            refused.into_transaction_error("send offsets").class,
-            ErrorClass::LeaseVoid
-        );
+        assert_eq!(refused.into_transaction_error("send offsets").class, ErrorClass::LeaseVoid);
 
         let mut fenced = object(Code::RD_KAFKA_RESP_ERR__FENCED);
         fenced.fatal = true;

@@ -38,17 +38,11 @@ pub(super) struct Answers {
 
 impl Answers {
     pub(super) fn new(waker: Waker) -> Self {
-        Self {
-            queue: Mutex::default(),
-            waker,
-        }
+        Self { queue: Mutex::default(), waker }
     }
 
     pub(super) fn put(&self, ticket: Ticket, answer: Result<GroupAnswer, GroupError>) {
-        self.queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back((ticket, answer));
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back((ticket, answer));
         self.waker.wake();
     }
 
@@ -90,20 +84,10 @@ impl Lane {
     pub(super) fn spawn(name: &str, route: Route) -> Result<Self, BrokerError> {
         let (jobs, received) = mpsc::channel();
         let control = Arc::new(Control::default());
-        let mut driver = Driver {
-            route,
-            control: Arc::clone(&control),
-            connection: None,
-        };
-        std::thread::Builder::new()
-            .name(format!("headwater-{name}"))
-            .spawn(move || driver.serve(&received))
-            .map_err(|error| {
-                BrokerError::new(
-                    ErrorClass::Fatal,
-                    format!("no thread for the group connection: {error}"),
-                )
-            })?;
+        let mut driver = Driver { route, control: Arc::clone(&control), connection: None };
+        std::thread::Builder::new().name(format!("headwater-{name}")).spawn(move || driver.serve(&received)).map_err(
+            |error| BrokerError::new(ErrorClass::Fatal, format!("no thread for the group connection: {error}")),
+        )?;
         Ok(Self { jobs, control })
     }
 
@@ -179,10 +163,7 @@ impl Driver {
                 }
             };
             if self.control.stopped.load(Ordering::Acquire) || Instant::now() + pause >= deadline {
-                return Err(GroupError::Unavailable(format!(
-                    "{cause}, group {:?}",
-                    self.route.group
-                )));
+                return Err(GroupError::Unavailable(format!("{cause}, group {:?}", self.route.group)));
             }
             std::thread::sleep(pause);
             pause = pause.saturating_mul(2).min(BACKOFF.1);
@@ -253,10 +234,7 @@ impl Driver {
             *self.control.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.handle()?);
             // The owner may have looked for a socket to shut down just before there was one.
             if self.control.stopped.load(Ordering::Acquire) {
-                return Err(io::Error::new(
-                    ErrorKind::Interrupted,
-                    "the group connection is being closed",
-                ));
+                return Err(io::Error::new(ErrorKind::Interrupted, "the group connection is being closed"));
             }
             self.connection = Some(connection);
         }
@@ -296,24 +274,15 @@ impl Driver {
             .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "an answer without coordinator"))?;
         match found.error_code {
             0 => Ok(format!("{}:{}", bracketed(&found.host), found.port)),
-            30 => Err(io::Error::new(
-                ErrorKind::PermissionDenied,
-                "not authorised to find the coordinator (30)",
-            )),
-            code => Err(io::Error::other(format!(
-                "the coordinator is not known yet (code {code})"
-            ))),
+            30 => Err(io::Error::new(ErrorKind::PermissionDenied, "not authorised to find the coordinator (30)")),
+            code => Err(io::Error::other(format!("the coordinator is not known yet (code {code})"))),
         }
     }
 }
 
 /// A host in the form that goes before a port: IPv6 addresses in brackets.
 fn bracketed(host: &str) -> String {
-    if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    }
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
 }
 
 #[cfg(test)]
@@ -325,11 +294,7 @@ mod tests {
 
     fn lane(address: &str) -> (Lane, Arc<Answers>, Waker) {
         let waker = Waker::new();
-        let route = Route {
-            group: "orders".into(),
-            client_id: "test".into(),
-            bootstrap: vec![address.into()],
-        };
+        let route = Route { group: "orders".into(), client_id: "test".into(), bootstrap: vec![address.into()] };
         let answers = Arc::new(Answers::new(waker.clone()));
         (Lane::spawn("test", route).unwrap(), answers, waker)
     }
@@ -337,11 +302,7 @@ mod tests {
     fn heartbeat(answers: &Arc<Answers>, deadline: Duration) -> Job {
         Job {
             request: GroupRequest::Heartbeat {
-                lease: Lease {
-                    member_id: "m".into(),
-                    generation: 1,
-                    instance_id: None,
-                },
+                lease: Lease { member_id: "m".into(), generation: 1, instance_id: None },
             },
             deadline: Instant::now() + deadline,
             ticket: Ticket(3),
@@ -366,10 +327,7 @@ mod tests {
         let (lane, answers, waker) = lane(&silent.local_addr().unwrap().to_string());
         lane.send(heartbeat(&answers, Duration::from_millis(200)));
         let error = answer(&answers, &waker);
-        assert!(
-            matches!(&error, GroupError::Unavailable(text) if text.contains("\"orders\"")),
-            "{error:?}"
-        );
+        assert!(matches!(&error, GroupError::Unavailable(text) if text.contains("\"orders\"")), "{error:?}");
     }
 
     #[test]

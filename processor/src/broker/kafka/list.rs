@@ -26,9 +26,7 @@ impl PartitionList {
     pub(super) fn new() -> Self {
         // SAFETY: no precondition; never null (it aborts where memory is out).
         let ptr = unsafe { rd::rd_kafka_topic_partition_list_new(0) };
-        Self {
-            ptr: NonNull::new(ptr).unwrap_or_else(|| std::process::abort()),
-        }
+        Self { ptr: NonNull::new(ptr).unwrap_or_else(|| std::process::abort()) }
     }
 
     /// Adds a partition with an offset.

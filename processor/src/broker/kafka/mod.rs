@@ -59,12 +59,7 @@ impl Kafka {
         settings.check()?;
         let closing = Arc::new(Closing::default());
         let admin = Client::new(Kind::Producer, settings.admin_conf()?, &closing)?;
-        let kafka = Self {
-            settings,
-            admin,
-            groups: Mutex::default(),
-            closing: AwaitClosed(closing),
-        };
+        let kafka = Self { settings, admin, groups: Mutex::default(), closing: AwaitClosed(closing) };
         kafka.new_admin()?.cluster_id()?;
         Ok(kafka)
     }
@@ -116,16 +111,9 @@ impl Broker for Kafka {
     fn producer(&self, options: &ProducerOptions, waker: Waker) -> Result<Box<dyn Producer>> {
         let conf = self.settings.producer_conf(options)?;
         let request = self.settings.request_timeout;
-        let transactional = options
-            .transactional_id
-            .as_deref()
-            .map(|id| (id, request, request.max(options.transaction_timeout)));
-        Ok(Box::new(KafkaProducer::new(
-            conf,
-            transactional,
-            &self.closing.0,
-            &waker,
-        )?))
+        let transactional =
+            options.transactional_id.as_deref().map(|id| (id, request, request.max(options.transaction_timeout)));
+        Ok(Box::new(KafkaProducer::new(conf, transactional, &self.closing.0, &waker)?))
     }
 
     fn coordinator(&self, group: &str, waker: Waker) -> Result<Box<dyn Coordinator>> {

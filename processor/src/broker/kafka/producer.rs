@@ -55,14 +55,7 @@ impl KafkaProducer {
         let transactions = transactional
             .map(|(id, suspicious, deadline)| Transactions::spawn(id, &client, suspicious, deadline, waker))
             .transpose()?;
-        Ok(Self {
-            sent: 0,
-            deliveries: Deliveries::new(&client),
-            transactions,
-            refusal: None,
-            main,
-            client,
-        })
+        Ok(Self { sent: 0, deliveries: Deliveries::new(&client), transactions, refusal: None, main, client })
     }
 
     fn serve(&mut self) {
@@ -108,11 +101,7 @@ impl Producer for KafkaProducer {
         let (value, value_length) = bytes(record.value);
         // librdkafka takes 0 as "now". A millisecond beside the truth is nearer to it than today.
         let timestamp = if record.timestamp == 0 { 1 } else { record.timestamp };
-        let headers = if record.headers.is_empty() {
-            ptr::null_mut()
-        } else {
-            native_headers(record.headers)?
-        };
+        let headers = if record.headers.is_empty() { ptr::null_mut() } else { native_headers(record.headers)? };
         // SAFETY: client and topic are alive. Each field is followed by the arguments that rd_kafka_producev reads for
         // it, in their C types; key and value are copied (F_COPY) before it returns. Null headers are none.
         let code = unsafe {
@@ -180,10 +169,7 @@ impl Producer for KafkaProducer {
         if self.transactions.is_none() {
             self.refusal = Some(BrokerError::new(
                 ErrorClass::Configuration,
-                format!(
-                    "{}: this producer has no transactional id",
-                    super::transactions::name(&call)
-                ),
+                format!("{}: this producer has no transactional id", super::transactions::name(&call)),
             ));
             return;
         }
@@ -207,9 +193,7 @@ impl Producer for KafkaProducer {
     }
 
     fn tainted(&self) -> bool {
-        self.transactions
-            .as_ref()
-            .is_some_and(|transactions| transactions.tainted(self.client.closed_sockets()))
+        self.transactions.as_ref().is_some_and(|transactions| transactions.tainted(self.client.closed_sockets()))
     }
 }
 

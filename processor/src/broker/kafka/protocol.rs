@@ -211,13 +211,9 @@ pub(super) fn alive(answer: &HeartbeatResponse) -> Verdict {
 }
 
 pub(super) fn leave(group: &str, member_id: &str, instance_id: Option<&str>) -> LeaveGroupRequest {
-    LeaveGroupRequest::default()
-        .with_group_id(group_id(group))
-        .with_members(vec![
-            MemberIdentity::default()
-                .with_member_id(text(member_id))
-                .with_group_instance_id(instance_id.map(text)),
-        ])
+    LeaveGroupRequest::default().with_group_id(group_id(group)).with_members(vec![
+        MemberIdentity::default().with_member_id(text(member_id)).with_group_instance_id(instance_id.map(text)),
+    ])
 }
 
 pub(super) fn left(answer: &LeaveGroupResponse) -> Verdict {
@@ -241,9 +237,7 @@ pub(super) fn commit(
                         .with_committed_metadata(Some(text(&committed.metadata)))
                 })
                 .collect();
-            OffsetCommitRequestTopic::default()
-                .with_name(TopicName(text(topic)))
-                .with_partitions(partitions)
+            OffsetCommitRequestTopic::default().with_name(TopicName(text(topic))).with_partitions(partitions)
         })
         .collect();
     OffsetCommitRequest::default()
@@ -255,12 +249,7 @@ pub(super) fn commit(
 }
 
 pub(super) fn committed(answer: &OffsetCommitResponse) -> Verdict {
-    done(
-        answer
-            .topics
-            .iter()
-            .flat_map(|topic| topic.partitions.iter().map(|partition| partition.error_code)),
-    )
+    done(answer.topics.iter().flat_map(|topic| topic.partitions.iter().map(|partition| partition.error_code)))
 }
 
 pub(super) fn fetch(group: &str, partitions: &[TopicPartition]) -> OffsetFetchRequest {
@@ -274,11 +263,7 @@ pub(super) fn fetch(group: &str, partitions: &[TopicPartition]) -> OffsetFetchRe
         .collect();
     OffsetFetchRequest::default()
         .with_topics(Some(Vec::new()))
-        .with_groups(vec![
-            OffsetFetchRequestGroup::default()
-                .with_group_id(group_id(group))
-                .with_topics(Some(topics)),
-        ])
+        .with_groups(vec![OffsetFetchRequestGroup::default().with_group_id(group_id(group)).with_topics(Some(topics))])
         .with_require_stable(true)
 }
 

@@ -8,11 +8,7 @@ use kafka_protocol::messages::offset_fetch_response::{
 use super::*;
 
 fn lease() -> Lease {
-    Lease {
-        member_id: "m-1".into(),
-        generation: 4,
-        instance_id: None,
-    }
+    Lease { member_id: "m-1".into(), generation: 4, instance_id: None }
 }
 
 fn refused(verdict: Verdict) -> GroupError {
@@ -51,11 +47,7 @@ fn a_subscription_has_kafkas_standard_bytes() {
 fn an_assignment_has_kafkas_standard_bytes_and_comes_back() {
     let assignment = MemberAssignment {
         member_id: "m-2".into(),
-        partitions: vec![
-            TopicPartition::new("b", 3),
-            TopicPartition::new("a", 0),
-            TopicPartition::new("b", 1),
-        ],
+        partitions: vec![TopicPartition::new("b", 3), TopicPartition::new("a", 0), TopicPartition::new("b", 1)],
         user_data: b"tasks".to_vec(),
     };
     let request = sync("g", &lease(), &[assignment]).unwrap();
@@ -81,11 +73,8 @@ fn an_assignment_without_our_data_belongs_to_another_protocol() {
 }
 
 fn join_answer() -> JoinGroupResponse {
-    let metadata = versioned(
-        &ConsumerProtocolSubscription::default().with_user_data(Some(b"who".to_vec().into())),
-        3,
-    )
-    .unwrap();
+    let metadata =
+        versioned(&ConsumerProtocolSubscription::default().with_user_data(Some(b"who".to_vec().into())), 3).unwrap();
     JoinGroupResponse::default()
         .with_generation_id(4)
         .with_protocol_name(Some("headwater".into()))
@@ -105,11 +94,8 @@ fn the_leader_learns_of_the_members() {
         panic!("joined");
     };
     assert_eq!((joined.generation, joined.leader_id.as_str()), (4, "m-1"));
-    let member = MemberMetadata {
-        member_id: "m-1".into(),
-        instance_id: Some("host-1".into()),
-        user_data: b"who".to_vec(),
-    };
+    let member =
+        MemberMetadata { member_id: "m-1".into(), instance_id: Some("host-1".into()), user_data: b"who".to_vec() };
     assert_eq!(joined.members, [member]);
 }
 
@@ -122,10 +108,7 @@ fn a_join_into_a_group_of_another_protocol_is_no_membership() {
         assert_eq!(refused(joined(&answer)), GroupError::InconsistentProtocol);
     }
     // A follower gets no list, and a static leader that comes back none that it needs.
-    for answer in [
-        nobody.clone().with_leader("m-2".into()),
-        nobody.with_skip_assignment(true),
-    ] {
+    for answer in [nobody.clone().with_leader("m-2".into()), nobody.with_skip_assignment(true)] {
         assert!(matches!(joined(&answer), Verdict::Done(_)), "{answer:?}");
     }
 }
@@ -150,9 +133,7 @@ fn codes_say_whether_to_ask_again() {
     for (code, error) in cases {
         assert_eq!(refused(refuse(code)), error);
     }
-    let named = JoinGroupResponse::default()
-        .with_error_code(79)
-        .with_member_id("m-9".into());
+    let named = JoinGroupResponse::default().with_error_code(79).with_member_id("m-9".into());
     assert_eq!(refused(joined(&named)), GroupError::MemberIdRequired("m-9".into()));
 }
 
@@ -180,22 +161,14 @@ fn fetched_offsets_come_in_the_order_asked() {
     };
     let answer = |partitions| {
         OffsetFetchResponse::default().with_groups(vec![OffsetFetchResponseGroup::default().with_topics(vec![
-            OffsetFetchResponseTopics::default()
-                .with_name(TopicName("t".into()))
-                .with_partitions(partitions),
+            OffsetFetchResponseTopics::default().with_name(TopicName("t".into())).with_partitions(partitions),
         ])])
     };
     let asked = [TopicPartition::new("t", 1), TopicPartition::new("t", 0)];
-    let committed = OffsetAndMetadata {
-        offset: 12,
-        metadata: "AQ==".into(),
-    };
+    let committed = OffsetAndMetadata { offset: 12, metadata: "AQ==".into() };
     assert_eq!(
         fetched(&answer(vec![partition(0, 12, 0), partition(1, -1, 0)]), &asked),
-        Verdict::Done(GroupAnswer::Offsets(vec![
-            (asked[0].clone(), None),
-            (asked[1].clone(), Some(committed)),
-        ]))
+        Verdict::Done(GroupAnswer::Offsets(vec![(asked[0].clone(), None), (asked[1].clone(), Some(committed)),]))
     );
     let unstable = answer(vec![partition(0, 12, 0), partition(1, -1, 88)]);
     assert_eq!(refused(fetched(&unstable, &asked)), GroupError::UnstableOffsets);

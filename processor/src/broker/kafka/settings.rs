@@ -174,10 +174,7 @@ impl KafkaSettings {
         conf.set("queue.buffering.max.kbytes", &i32::MAX.to_string())?;
         let delivery = if let Some(id) = &options.transactional_id {
             conf.set("transactional.id", id)?;
-            conf.set(
-                "transaction.timeout.ms",
-                &millis(options.transaction_timeout).to_string(),
-            )?;
+            conf.set("transaction.timeout.ms", &millis(options.transaction_timeout).to_string())?;
             // librdkafka wants both of them no longer than the transaction.
             let socket = options.transaction_timeout.saturating_sub(Duration::from_millis(100));
             conf.set("socket.timeout.ms", &socket_timeout(self.request_timeout.min(socket)))?;
@@ -205,11 +202,8 @@ impl KafkaSettings {
 
     /// Sets the user's properties: first those for all clients, then those for this kind.
     fn pass_through(&self, conf: &mut Conf, prefix: &str) -> Result<()> {
-        let prefixed = |key: &str| {
-            [PREFIX_CONSUMER, PREFIX_PRODUCER, PREFIX_ADMIN]
-                .iter()
-                .any(|prefix| key.starts_with(prefix))
-        };
+        let prefixed =
+            |key: &str| [PREFIX_CONSUMER, PREFIX_PRODUCER, PREFIX_ADMIN].iter().any(|prefix| key.starts_with(prefix));
         for (key, value) in self.client.iter().filter(|(key, _)| !prefixed(key)) {
             conf.set(key, value)?;
         }
@@ -249,42 +243,25 @@ mod tests {
     #[test]
     fn an_unknown_setting_is_refused_by_name_and_value() {
         let message = refusal(&with("fetch.min.byte", "7"));
-        assert!(
-            message.contains("\"fetch.min.byte\"") && message.contains("\"7\""),
-            "{message}"
-        );
+        assert!(message.contains("\"fetch.min.byte\"") && message.contains("\"7\""), "{message}");
         let message = refusal(&with("producer.lingr.ms", "3"));
-        assert!(
-            message.contains("\"lingr.ms\"") && message.contains("\"3\""),
-            "{message}"
-        );
+        assert!(message.contains("\"lingr.ms\"") && message.contains("\"3\""), "{message}");
     }
 
     #[test]
     fn a_value_out_of_range_is_refused_by_name_and_value() {
         let message = refusal(&with("consumer.fetch.wait.max.ms", "-4"));
-        assert!(
-            message.contains("\"fetch.wait.max.ms\"") && message.contains("\"-4\""),
-            "{message}"
-        );
+        assert!(message.contains("\"fetch.wait.max.ms\"") && message.contains("\"-4\""), "{message}");
     }
 
     #[test]
     fn what_the_guarantees_rest_on_cannot_be_given() {
-        for key in [
-            "acks",
-            "producer.acks",
-            "isolation.level",
-            "consumer.enable.auto.commit",
-        ] {
+        for key in ["acks", "producer.acks", "isolation.level", "consumer.enable.auto.commit"] {
             let message = refusal(&with(key, "1"));
             assert!(message.contains(key) && message.contains("decides it"), "{message}");
         }
         let message = refusal(&with("security.protocol", "SSL"));
-        assert!(
-            message.contains("\"SSL\"") && message.contains("\"plaintext\""),
-            "{message}"
-        );
+        assert!(message.contains("\"SSL\"") && message.contains("\"plaintext\""), "{message}");
     }
 
     #[test]
@@ -296,10 +273,7 @@ mod tests {
 
     #[test]
     fn bootstrap_addresses_need_host_and_port() {
-        assert_eq!(
-            KafkaSettings::new("a:1, [::1]:2").addresses().unwrap(),
-            ["a:1", "[::1]:2"]
-        );
+        assert_eq!(KafkaSettings::new("a:1, [::1]:2").addresses().unwrap(), ["a:1", "[::1]:2"]);
         for wrong in ["", "localhost", "a:1,,b:2", "a:0", "a:port", ":9092"] {
             let message = refusal(&KafkaSettings::new(wrong));
             assert!(message.contains("host:port"), "{message}");

@@ -70,39 +70,22 @@ impl Transactions {
     ) -> Result<Self> {
         let (calls, received) = mpsc::channel();
         let shared = Arc::new(Shared::default());
-        let caller = Caller {
-            client: Arc::clone(client),
-            shared: Arc::clone(&shared),
-            suspicious,
-            deadline,
-        };
+        let caller = Caller { client: Arc::clone(client), shared: Arc::clone(&shared), suspicious, deadline };
         let waker = waker.clone();
         std::thread::Builder::new()
             .name(format!("headwater-txn-{id}"))
             .spawn(move || caller.serve(&received, &waker))
             .map_err(|error| {
-                BrokerError::new(
-                    ErrorClass::Fatal,
-                    format!("no thread for the transactions of {id:?}: {error}"),
-                )
+                BrokerError::new(ErrorClass::Fatal, format!("no thread for the transactions of {id:?}: {error}"))
             })?;
-        Ok(Self {
-            calls,
-            shared,
-            under_way: false,
-            closed_at_begin: None,
-            client: Arc::clone(client),
-        })
+        Ok(Self { calls, shared, under_way: false, closed_at_begin: None, client: Arc::clone(client) })
     }
 
     pub(super) fn start(&mut self, call: TransactionCall) {
         if self.under_way {
             self.put(Err(BrokerError::new(
                 ErrorClass::Fatal,
-                format!(
-                    "{}: another transactional call of this producer is under way",
-                    name(&call)
-                ),
+                format!("{}: another transactional call of this producer is under way", name(&call)),
             )));
             return;
         }
@@ -123,12 +106,7 @@ impl Transactions {
     }
 
     pub(super) fn outcome(&mut self) -> Option<Result<()>> {
-        let outcome = self
-            .shared
-            .outcome
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()?;
+        let outcome = self.shared.outcome.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         self.under_way = false;
         Some(outcome)
     }
@@ -176,9 +154,7 @@ impl Caller {
             // The answer is null or an error object that is ours.
             TransactionCall::Init => {
                 self.await_broker();
-                self.repeat(call, |wait| unsafe {
-                    ErrorObject::take(rd::rd_kafka_init_transactions(rk, wait))
-                })
+                self.repeat(call, |wait| unsafe { ErrorObject::take(rd::rd_kafka_init_transactions(rk, wait)) })
             }
             TransactionCall::Begin => self.repeat(call, |_| {
                 // SAFETY: as above.
@@ -253,12 +229,7 @@ impl Caller {
 fn committed(offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<PartitionList> {
     let mut list = PartitionList::new();
     for (partition, committed) in offsets {
-        list.add_committed(
-            &partition.topic,
-            partition.partition,
-            committed.offset,
-            &committed.metadata,
-        )?;
+        list.add_committed(&partition.topic, partition.partition, committed.offset, &committed.metadata)?;
     }
     Ok(list)
 }
@@ -273,11 +244,7 @@ impl GroupMetadata {
     fn new(group: &str, lease: &Lease) -> Result<Self> {
         let group = c_string("group", group)?;
         let member = c_string("member id", &lease.member_id)?;
-        let instance = lease
-            .instance_id
-            .as_deref()
-            .map(|id| c_string("instance id", id))
-            .transpose()?;
+        let instance = lease.instance_id.as_deref().map(|id| c_string("instance id", id)).transpose()?;
         let instance: *const std::os::raw::c_char =
             instance.as_ref().map_or(std::ptr::null(), |id: &CString| id.as_ptr());
         // SAFETY: all strings end in zero and are copied; a null instance id is none. The object is ours.

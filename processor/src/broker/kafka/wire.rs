@@ -70,17 +70,10 @@ impl Connection {
         if answer.error_code != 0 {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!(
-                    "the broker refuses ApiVersions {API_VERSIONS} with code {}",
-                    answer.error_code
-                ),
+                format!("the broker refuses ApiVersions {API_VERSIONS} with code {}", answer.error_code),
             ));
         }
-        self.versions = answer
-            .api_keys
-            .iter()
-            .map(|api| (api.api_key, (api.min_version, api.max_version)))
-            .collect();
+        self.versions = answer.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect();
         Ok(())
     }
 
@@ -121,10 +114,7 @@ impl Connection {
         self.fill(&mut length, deadline)?;
         let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if length > MAX_FRAME {
-            return Err(Error::new(
-                ErrorKind::InvalidData,
-                format!("an answer of {length} bytes"),
-            ));
+            return Err(Error::new(ErrorKind::InvalidData, format!("an answer of {length} bytes")));
         }
         let mut frame = std::mem::take(&mut self.frame);
         frame.clear();
@@ -182,12 +172,8 @@ fn encode<R: Request>(
         .encode(frame, R::header_version(version))
         .and_then(|()| request.encode(frame, version))
         .map_err(|error| Error::new(ErrorKind::InvalidInput, format!("request {}: {error}", R::KEY)))?;
-    let length = i32::try_from(frame.len().saturating_sub(4)).map_err(|_| {
-        Error::new(
-            ErrorKind::InvalidInput,
-            format!("request {} is longer than 2 GiB", R::KEY),
-        )
-    })?;
+    let length = i32::try_from(frame.len().saturating_sub(4))
+        .map_err(|_| Error::new(ErrorKind::InvalidInput, format!("request {} is longer than 2 GiB", R::KEY)))?;
     if let Some(prefix) = frame.get_mut(..4) {
         prefix.copy_from_slice(&length.to_be_bytes());
     }
@@ -196,17 +182,11 @@ fn encode<R: Request>(
 
 fn decode<R: Request>(mut frame: &[u8], correlation: i32, version: i16) -> Result<R::Response> {
     let broken = |error: &dyn std::fmt::Display| {
-        Error::new(
-            ErrorKind::InvalidData,
-            format!("the answer to request {} cannot be read: {error}", R::KEY),
-        )
+        Error::new(ErrorKind::InvalidData, format!("the answer to request {} cannot be read: {error}", R::KEY))
     };
     let header = ResponseHeader::decode(&mut frame, R::Response::header_version(version)).map_err(|e| broken(&e))?;
     if header.correlation_id != correlation {
-        return Err(broken(&format_args!(
-            "it is the answer to {} instead of {correlation}",
-            header.correlation_id
-        )));
+        return Err(broken(&format_args!("it is the answer to {} instead of {correlation}", header.correlation_id)));
     }
     R::Response::decode(&mut frame, version).map_err(|e| broken(&e))
 }
@@ -234,24 +214,12 @@ mod tests {
     #[test]
     fn an_answer_to_another_request_is_refused() {
         let mut frame = Vec::new();
-        ResponseHeader::default()
-            .with_correlation_id(6)
-            .encode(&mut frame, 1)
-            .unwrap();
-        HeartbeatResponse::default()
-            .with_error_code(27)
-            .encode(&mut frame, 4)
-            .unwrap();
+        ResponseHeader::default().with_correlation_id(6).encode(&mut frame, 1).unwrap();
+        HeartbeatResponse::default().with_error_code(27).encode(&mut frame, 4).unwrap();
         assert_eq!(decode::<HeartbeatRequest>(&frame, 6, 4).unwrap().error_code, 27);
-        assert_eq!(
-            decode::<HeartbeatRequest>(&frame, 5, 4).unwrap_err().kind(),
-            ErrorKind::InvalidData
-        );
+        assert_eq!(decode::<HeartbeatRequest>(&frame, 5, 4).unwrap_err().kind(), ErrorKind::InvalidData);
         frame.truncate(3);
-        assert_eq!(
-            decode::<HeartbeatRequest>(&frame, 6, 4).unwrap_err().kind(),
-            ErrorKind::InvalidData
-        );
+        assert_eq!(decode::<HeartbeatRequest>(&frame, 6, 4).unwrap_err().kind(), ErrorKind::InvalidData);
     }
 
     #[test]
