@@ -380,6 +380,11 @@ unsafe extern "C" fn log(rk: *const rd::rd_kafka_t, level: c_int, facility: *con
         _ if facility == "CONFWARN" => {
             tracing::debug!(target: "headwater::librdkafka", %client, %facility, "{text}");
         }
+        // Connections are opened again by themselves, and attempts that fail repeat themselves for as long as the broker
+        // is down: an error for whom a call fails, a warning here.
+        ..=3 if facility == "FAIL" => {
+            tracing::warn!(target: "headwater::librdkafka", %client, %facility, "{text}");
+        }
         ..=3 => tracing::error!(target: "headwater::librdkafka", %client, %facility, "{text}"),
         4 => tracing::warn!(target: "headwater::librdkafka", %client, %facility, "{text}"),
         5 | 6 => tracing::info!(target: "headwater::librdkafka", %client, %facility, "{text}"),
