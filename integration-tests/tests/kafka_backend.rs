@@ -106,6 +106,37 @@ fn partitions_are_added_taken_and_sought_while_others_are_read() -> Outcome {
 }
 
 #[test]
+fn a_consumer_takes_more_partitions_than_it_was_made_for() -> Outcome {
+    const PARTITIONS: i32 = 40;
+    const RECORDS: i64 = 300;
+    let kafka = connect()?;
+    let topic = new_topic(&kafka, "many", PARTITIONS)?;
+    let mut writer = Writer::new(&kafka, &topic, None)?;
+    for index in 0..RECORDS {
+        for partition in 0..PARTITIONS {
+            writer.send(partition, &index.to_string())?;
+        }
+    }
+    writer.drain()?;
+
+    let mut reader = Reader::new(&kafka, Isolation::ReadCommitted)?;
+    let first = reader.assign(&topic, 0, 0)?;
+    let mut read = Vec::new();
+    let lent = reader.some(first, 100)?;
+    read.extend(lent.iter().cloned());
+    for partition in 1..PARTITIONS {
+        let slot = reader.assign(&topic, partition, RECORDS - 1)?;
+        let end = reader.read_to(slot, RECORDS)?;
+        assert_eq!(end, [(RECORDS - 1, (RECORDS - 1).to_string())], "partition {partition}");
+    }
+    // The first was interrupted in the middle and goes on there.
+    read.extend(reader.read_to(first, RECORDS)?);
+    let expected: Vec<_> = (0..RECORDS).map(|offset| (offset, offset.to_string())).collect();
+    assert_eq!(read, expected);
+    Ok(())
+}
+
+#[test]
 fn an_offset_outside_the_log_is_an_error_and_no_jump() -> Outcome {
     let kafka = connect()?;
     let topic = new_topic(&kafka, "range", 1)?;

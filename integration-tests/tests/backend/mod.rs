@@ -144,15 +144,19 @@ impl Reader {
         until(&self.waker, "a batch", || Ok(consumer.fetch(slot, 500)?))
     }
 
+    /// The next records, at most `max`: offsets and values, as text.
+    pub(crate) fn some(&mut self, slot: Slot, max: usize) -> Outcome<Vec<(i64, String)>> {
+        let consumer = &mut self.consumer;
+        let batch = until(&self.waker, "a batch", || Ok(consumer.fetch(slot, max)?))?;
+        Ok(texts(&*batch))
+    }
+
     /// Reads until the position is `end`: offsets and values, as text.
     pub(crate) fn read_to(&mut self, slot: Slot, end: i64) -> Outcome<Vec<(i64, String)>> {
         let mut read = Vec::new();
         loop {
             let batch = self.batch(slot)?;
-            for record in (0..batch.len()).filter_map(|index| batch.record(index)) {
-                let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
-                read.push((record.offset, value));
-            }
+            read.extend(texts(&*batch));
             if batch.next_offset() >= end {
                 assert_eq!(batch.next_offset(), end, "the position after the last record");
                 return Ok(read);
@@ -165,6 +169,13 @@ impl Reader {
         let consumer = &mut self.consumer;
         until(&self.waker, "an error", || Ok(consumer.fetch(slot, 500).err()))
     }
+}
+
+fn texts(batch: &dyn Batch) -> Vec<(i64, String)> {
+    (0..batch.len())
+        .filter_map(|index| batch.record(index))
+        .map(|record| (record.offset, String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned()))
+        .collect()
 }
 
 /// A group member that is waited for.

@@ -21,15 +21,30 @@ const DISCARDED_AT_ONCE: usize = 256;
 
 type Message = *mut rd::rd_kafka_message_t;
 
+/// How many partitions a consumer is made for; it is made anew for more.
+const PARTITIONS: usize = 16;
+
+/// Makes the settings of a client that is to read so many partitions.
+type MakeConf = Box<dyn Fn(usize) -> Result<Conf> + Send>;
+
 /// A consumer that is in no group.
 pub(super) struct KafkaConsumer {
     slots: Vec<Option<Assigned>>,
     // Room for one call of rd_kafka_consume_batch_queue, reused.
     fetched: Vec<Message>,
+    connection: Connection,
+    // How many partitions the connection is made for.
+    planned: usize,
+    make_conf: MakeConf,
+    closing: Arc<Closing>,
+    waker: Waker,
+}
+
+/// The client and its queues.
+struct Connection {
     main: Queue,
     common: Queue,
     client: Arc<Client>,
-    waker: Waker,
 }
 
 // SAFETY: the pointers in `fetched` are null between calls; everything else is Send.
@@ -53,24 +68,25 @@ struct Assigned {
     error: Option<BrokerError>,
 }
 
-impl KafkaConsumer {
-    pub(super) fn new(conf: Conf, closing: &Arc<Closing>, waker: Waker) -> Result<Self> {
+impl Connection {
+    fn new(conf: Conf, closing: &Arc<Closing>, waker: &Waker) -> Result<Self> {
         let client = Client::new(Kind::Consumer, conf, closing)?;
         let queues = Queue::main(&client).zip(Queue::consumer(&client));
         let Some((mut main, mut common)) = queues else {
             return Err(BrokerError::new(ErrorClass::Fatal, "a consumer without its queues"));
         };
-        main.wake(&waker);
-        common.wake(&waker);
-        Ok(Self { slots: Vec::new(), fetched: Vec::new(), main, common, client, waker })
+        main.wake(waker);
+        common.wake(waker);
+        Ok(Self { main, common, client })
     }
 
-    fn assigned(&mut self, slot: Slot) -> Result<&mut Assigned> {
-        usize::try_from(slot.0)
-            .ok()
-            .and_then(|index| self.slots.get_mut(index))
-            .and_then(Option::as_mut)
-            .ok_or_else(|| BrokerError::new(ErrorClass::Fatal, format!("slot {} is not assigned", slot.0)))
+    /// The queue of a partition. To be made before the partition is assigned: afterwards its first records could land
+    /// in the common queue.
+    fn queue(&self, topic: &CStr, name: &TopicPartition, waker: &Waker) -> Result<Queue> {
+        let mut queue = Queue::partition(&self.client, topic, name.partition)
+            .ok_or_else(|| BrokerError::new(ErrorClass::Fatal, format!("no queue for {name}")))?;
+        queue.wake(waker);
+        Ok(queue)
     }
 
     fn start(&self, list: &PartitionList) -> Result<()> {
@@ -83,6 +99,53 @@ impl KafkaConsumer {
         // SAFETY: as in `start`.
         let error = unsafe { ErrorObject::take(rd::rd_kafka_incremental_unassign(self.client.ptr(), list.ptr())) };
         error.map_or(Ok(()), |error| Err(error.into_error("unassign partitions")))
+    }
+}
+
+impl KafkaConsumer {
+    /// `make_conf` makes the settings for a number of partitions: librdkafka bounds what is queued per partition and
+    /// takes the bound only when a client is made.
+    pub(super) fn new(make_conf: MakeConf, closing: &Arc<Closing>, waker: Waker) -> Result<Self> {
+        Ok(Self {
+            slots: Vec::new(),
+            fetched: Vec::new(),
+            connection: Connection::new(make_conf(PARTITIONS)?, closing, &waker)?,
+            planned: PARTITIONS,
+            make_conf,
+            closing: Arc::clone(closing),
+            waker,
+        })
+    }
+
+    /// Goes over to a client that is made for more partitions; each is read on from its position. Doubling makes this
+    /// rare, and nobody sees more of it than a pause of one connection.
+    fn grow(&mut self, partitions: usize) -> Result<()> {
+        let planned = partitions.next_power_of_two();
+        let connection = Connection::new((self.make_conf)(planned)?, &self.closing, &self.waker)?;
+        let mut list = PartitionList::new();
+        let mut queues = Vec::new();
+        for assigned in self.slots.iter().flatten() {
+            queues.push(connection.queue(&assigned.topic, &assigned.name, &self.waker)?);
+            list.add(&assigned.topic, assigned.name.partition, assigned.position);
+        }
+        if !queues.is_empty() {
+            connection.start(&list)?;
+        }
+        for (assigned, queue) in self.slots.iter_mut().flatten().zip(queues) {
+            assigned.queue = queue;
+            assigned.untouched = true;
+        }
+        self.connection = connection;
+        self.planned = planned;
+        Ok(())
+    }
+
+    fn assigned(&mut self, slot: Slot) -> Result<&mut Assigned> {
+        usize::try_from(slot.0)
+            .ok()
+            .and_then(|index| self.slots.get_mut(index))
+            .and_then(Option::as_mut)
+            .ok_or_else(|| BrokerError::new(ErrorClass::Fatal, format!("slot {} is not assigned", slot.0)))
     }
 }
 
@@ -102,19 +165,20 @@ impl Consumer for KafkaConsumer {
         if starts.is_empty() {
             return Ok(Vec::new());
         }
+        let partitions = self.slots.iter().flatten().count().saturating_add(starts.len());
+        if partitions > self.planned {
+            self.grow(partitions)?;
+        }
         let mut list = PartitionList::new();
         let mut added = Vec::with_capacity(starts.len());
         for (name, offset) in starts {
             check_start(name, *offset)?;
             let topic = c_string("topic", &name.topic)?;
-            // Before the partition is assigned: afterwards its first records could land in the common queue.
-            let mut queue = Queue::partition(&self.client, &topic, name.partition)
-                .ok_or_else(|| BrokerError::new(ErrorClass::Fatal, format!("no queue for {name}")))?;
-            queue.wake(&self.waker);
+            let queue = self.connection.queue(&topic, name, &self.waker)?;
             list.add(&topic, name.partition, *offset);
             added.push(Assigned { name: name.clone(), topic, queue, position: *offset, untouched: true, error: None });
         }
-        self.start(&list)?;
+        self.connection.start(&list)?;
         let mut slots = Vec::with_capacity(added.len());
         for assigned in added {
             let free = self.slots.iter().position(Option::is_none);
@@ -137,7 +201,7 @@ impl Consumer for KafkaConsumer {
             let assigned = self.assigned(slot)?;
             list.add(&assigned.topic, assigned.name.partition, 0);
         }
-        self.stop(&list)?;
+        self.connection.stop(&list)?;
         for slot in slots {
             let place = usize::try_from(slot.0).ok().and_then(|index| self.slots.get_mut(index));
             if let Some(mut assigned) = place.and_then(Option::take) {
@@ -156,12 +220,12 @@ impl Consumer for KafkaConsumer {
         check_start(&assigned.name, offset)?;
         let mut list = PartitionList::new();
         list.add(&assigned.topic, assigned.name.partition, offset);
-        self.stop(&list)?;
+        self.connection.stop(&list)?;
         let mut room = std::mem::take(&mut self.fetched);
         let discarded = self.assigned(slot).map(|assigned| assigned.discard(&mut room));
         self.fetched = room;
         discarded?;
-        self.start(&list)?;
+        self.connection.start(&list)?;
         let assigned = self.assigned(slot)?;
         assigned.position = offset;
         assigned.untouched = true;
@@ -171,7 +235,7 @@ impl Consumer for KafkaConsumer {
 
     fn fetch(&mut self, slot: Slot, max: usize) -> Result<Option<Box<dyn Batch>>> {
         let mut room = std::mem::take(&mut self.fetched);
-        let client = Arc::clone(&self.client);
+        let client = Arc::clone(&self.connection.client);
         let result = self.assigned(slot).and_then(|assigned| {
             if let Some(error) = assigned.error.take() {
                 return Err(error);
@@ -183,7 +247,7 @@ impl Consumer for KafkaConsumer {
     }
 
     fn poll(&mut self) -> Result<()> {
-        for queue in [&mut self.main, &mut self.common] {
+        for queue in [&mut self.connection.main, &mut self.connection.common] {
             while let Some(event) = queue.poll(Duration::ZERO) {
                 let (code, text) = event.error();
                 if code == errors::NO_ERROR {
@@ -195,7 +259,7 @@ impl Consumer for KafkaConsumer {
                 }
             }
         }
-        self.client.fatal_error().map_or(Ok(()), Err)
+        self.connection.client.fatal_error().map_or(Ok(()), Err)
     }
 }
 

@@ -104,8 +104,9 @@ impl Drop for AwaitClosed {
 
 impl Broker for Kafka {
     fn consumer(&self, options: &ConsumerOptions, waker: Waker) -> Result<Box<dyn Consumer>> {
-        let conf = self.settings.consumer_conf(options)?;
-        Ok(Box::new(KafkaConsumer::new(conf, &self.closing.0, waker)?))
+        let (settings, options) = (self.settings.clone(), options.clone());
+        let make_conf = Box::new(move |partitions| settings.consumer_conf(&options, partitions));
+        Ok(Box::new(KafkaConsumer::new(make_conf, &self.closing.0, waker)?))
     }
 
     fn producer(&self, options: &ProducerOptions, waker: Waker) -> Result<Box<dyn Producer>> {

@@ -83,10 +83,8 @@ impl Transactions {
 
     pub(super) fn start(&mut self, call: TransactionCall) {
         if self.under_way {
-            self.put(Err(BrokerError::new(
-                ErrorClass::Fatal,
-                format!("{}: another transactional call of this producer is under way", name(&call)),
-            )));
+            // Its outcome would be taken for that of the first.
+            tracing::error!("{}: ignored, another transactional call of this producer is under way", name(&call));
             return;
         }
         if matches!(call, TransactionCall::Begin) {
@@ -154,6 +152,7 @@ impl Caller {
             // The answer is null or an error object that is ours.
             TransactionCall::Init => {
                 self.await_broker();
+                // SAFETY: as above.
                 self.repeat(call, |wait| unsafe { ErrorObject::take(rd::rd_kafka_init_transactions(rk, wait)) })
             }
             TransactionCall::Begin => self.repeat(call, |_| {
