@@ -13,8 +13,8 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 const RECORD_OVERHEAD: usize = 384;
 /// Bounds of what one fetch may bring for one partition, bytes. Below, small fetches would cost more than they save.
 const FETCH_BYTES: (usize, usize) = (16 << 10, 1 << 20);
-/// Bounds of librdkafka for a request's time, ms.
-const SOCKET_TIMEOUT: (i32, i32) = (10, 300_000);
+/// Bounds of the request timeout: a consumer's long poll must fit in, and librdkafka takes no more.
+const REQUEST_TIMEOUT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
 
 /// Properties that the engine's guarantees rest on, with what decides them.
 const OWN: &[(&str, &str)] = &[
@@ -51,7 +51,7 @@ pub struct KafkaSettings {
     pub bootstrap: String,
     /// Name of clients that are not named elsewhere: the group connection and the questions about topics.
     pub client_id: String,
-    /// How long one request may take, and how long [`super::Kafka::connect`] waits for a first answer.
+    /// How long one request may take, 2 s to 300 s, and how long [`super::Kafka::connect`] waits for a first answer.
     pub request_timeout: Duration,
     /// Further properties of librdkafka, applied to every client; those that begin with `consumer.`, `producer.` or
     /// `admin.` only to clients of that kind, without the prefix.
@@ -97,6 +97,12 @@ impl KafkaSettings {
     /// Refuses, before any connection, what can be refused.
     pub(super) fn check(&self) -> Result<()> {
         self.addresses()?;
+        if !(REQUEST_TIMEOUT.0..=REQUEST_TIMEOUT.1).contains(&self.request_timeout) {
+            return Err(BrokerError::new(
+                ErrorClass::Configuration,
+                format!("the request timeout cannot be {:?}: 2 s to 300 s are accepted", self.request_timeout),
+            ));
+        }
         for (key, value) in &self.client {
             let name = [PREFIX_CONSUMER, PREFIX_PRODUCER, PREFIX_ADMIN]
                 .iter()
@@ -188,7 +194,7 @@ impl KafkaSettings {
             conf.set("transaction.timeout.ms", &millis(options.transaction_timeout).to_string())?;
             // librdkafka wants both of them no longer than the transaction.
             let socket = options.transaction_timeout.saturating_sub(Duration::from_millis(100));
-            conf.set("socket.timeout.ms", &socket_timeout(self.request_timeout.min(socket)))?;
+            conf.set("socket.timeout.ms", &millis(self.request_timeout.min(socket)).to_string())?;
             options.transaction_timeout
         } else {
             DELIVERY_TIMEOUT
@@ -207,7 +213,7 @@ impl KafkaSettings {
         let mut conf = Conf::new();
         conf.set("bootstrap.servers", &self.bootstrap)?;
         conf.set("client.id", client_id)?;
-        conf.set("socket.timeout.ms", &socket_timeout(self.request_timeout))?;
+        conf.set("socket.timeout.ms", &millis(self.request_timeout).to_string())?;
         Ok(conf)
     }
 
@@ -256,10 +262,6 @@ const PREFIX_CONSUMER: &str = "consumer.";
 const PREFIX_PRODUCER: &str = "producer.";
 const PREFIX_ADMIN: &str = "admin.";
 
-fn socket_timeout(timeout: Duration) -> String {
-    millis(timeout).clamp(SOCKET_TIMEOUT.0, SOCKET_TIMEOUT.1).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,6 +307,16 @@ mod tests {
         assert!(with("producer.compression.type", "zstd").check().is_ok());
         assert!(with("consumer.fetch.min.bytes", "1000").check().is_ok());
         assert!(with("debug", "broker").check().is_ok());
+    }
+
+    #[test]
+    fn a_request_timeout_out_of_range_is_refused() {
+        for wrong in [Duration::ZERO, Duration::from_millis(1999), Duration::from_secs(301), Duration::MAX] {
+            let mut settings = KafkaSettings::new("127.0.0.1:9092");
+            settings.request_timeout = wrong;
+            let message = refusal(&settings);
+            assert!(message.contains("2 s to 300 s"), "{message}");
+        }
     }
 
     #[test]
