@@ -157,6 +157,21 @@ fn an_offset_outside_the_log_is_an_error_and_no_jump() -> Outcome {
 }
 
 #[test]
+fn a_topic_that_does_not_exist_is_told() -> Outcome {
+    let mut settings = settings()?;
+    // How long a topic may be missing from the brokers' answers before the client believes it.
+    settings.client.insert("consumer.topic.metadata.propagation.max.ms".into(), "200".into());
+    let kafka = Kafka::connect(settings)?;
+    let mut reader = Reader::new(&kafka, Isolation::ReadCommitted)?;
+    let topic = unique("nowhere");
+    let slot = reader.assign(&topic, 0, 0)?;
+    let error = reader.failure(slot)?;
+    assert_eq!(error.class, ErrorClass::UnknownTopic, "{error}");
+    assert!(error.message.contains(&topic), "{error}");
+    Ok(())
+}
+
+#[test]
 fn only_committed_records_are_seen_and_the_position_passes_control_records() -> Outcome {
     let kafka = connect()?;
     let topic = new_topic(&kafka, "tx", 1)?;

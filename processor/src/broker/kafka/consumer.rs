@@ -205,7 +205,7 @@ impl Consumer for KafkaConsumer {
         for slot in slots {
             let place = usize::try_from(slot.0).ok().and_then(|index| self.slots.get_mut(index));
             if let Some(mut assigned) = place.and_then(Option::take) {
-                assigned.discard(&mut self.fetched);
+                assigned.discard(&self.connection.client, &mut self.fetched);
             }
         }
         Ok(())
@@ -222,7 +222,8 @@ impl Consumer for KafkaConsumer {
         list.add(&assigned.topic, assigned.name.partition, offset);
         self.connection.stop(&list)?;
         let mut room = std::mem::take(&mut self.fetched);
-        let discarded = self.assigned(slot).map(|assigned| assigned.discard(&mut room));
+        let client = Arc::clone(&self.connection.client);
+        let discarded = self.assigned(slot).map(|assigned| assigned.discard(&client, &mut room));
         self.fetched = room;
         discarded?;
         self.connection.start(&list)?;
@@ -284,9 +285,12 @@ impl Assigned {
                     format!("fetch from {}: the queue could not be read", self.name),
                 ));
             };
+            if let Some((code, text)) = client.take_complaint() {
+                self.note(code, &text);
+            }
             let taken = buffer.get_mut(..taken).unwrap_or_default();
             if taken.is_empty() {
-                return Ok(None);
+                return self.error.take().map_or(Ok(None), Err);
             }
             let (batch, at_end, moved) = self.sort_out(taken);
             if !batch.is_empty() || moved {
@@ -306,7 +310,7 @@ impl Assigned {
 
     /// Empties the queue of a partition that has been stopped. librdkafka drops outdated records only when they are
     /// read, and until then they hold their memory and count against the bound of queued bytes.
-    fn discard(&mut self, room: &mut Vec<Message>) {
+    fn discard(&mut self, client: &Client, room: &mut Vec<Message>) {
         if room.is_empty() {
             room.resize(DISCARDED_AT_ONCE, ptr::null_mut());
         }
@@ -315,6 +319,8 @@ impl Assigned {
             let taken = unsafe { rd::rd_kafka_consume_batch_queue(self.queue.ptr(), 0, room.as_mut_ptr(), room.len()) };
             let taken = room.get_mut(..usize::try_from(taken).unwrap_or(0)).unwrap_or_default();
             if taken.is_empty() {
+                // What was said about it is outdated too.
+                client.take_complaint();
                 return;
             }
             for place in taken {
@@ -365,8 +371,12 @@ impl Assigned {
         }
         // SAFETY: a live message; the text belongs to it and is copied.
         let text = errors::text_of(unsafe { rd::rd_kafka_message_errstr(message) });
+        self.note(code, &text);
+    }
+
+    fn note(&mut self, code: i32, text: &str) {
         let context = format!("fetch from {} at offset {}", self.name, self.position);
-        self.error.get_or_insert_with(|| errors::from_parts(&context, code, &text));
+        self.error.get_or_insert_with(|| errors::from_parts(&context, code, text));
     }
 }
 
