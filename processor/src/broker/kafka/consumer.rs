@@ -254,10 +254,12 @@ impl Consumer for KafkaConsumer {
                 if code == errors::NO_ERROR {
                     continue;
                 }
-                match errors::class_of(code) {
-                    ErrorClass::NotAuthorised => return Err(errors::from_parts("consumer", code, &text)),
-                    _ => tracing::debug!(target: "headwater::librdkafka", code, "consumer: {text}"),
+                if errors::is_authentication(code) {
+                    return Err(errors::from_parts("consumer", code, &text));
                 }
+                // Connections open again by themselves, and the group that librdkafka looks for is of no use to us: not to
+                // be allowed to see it is no error.
+                tracing::debug!(target: "headwater::librdkafka", code, "consumer: {text}");
             }
         }
         self.connection.client.fatal_error().map_or(Ok(()), Err)
