@@ -153,46 +153,27 @@ impl Broker {
         let properties = folder.path().join("server.properties");
         let logging = folder.path().join("log4j2.properties");
         let log = folder.path().join("server.log");
-        fs::write(
-            &properties,
-            settings.render(client.number(), controller.number(), &folder.path().join("data")),
-        )?;
+        fs::write(&properties, settings.render(client.number(), controller.number(), &folder.path().join("data")))?;
         fs::write(&logging, logging_properties(&log))?;
         kafka.format(&properties)?;
         // Held up to here, so that no other test process of this machine takes them.
         drop((client, controller));
         let doomed = if keeps_folder() { None } else { Some(folder.path()) };
-        let mut process = Process::spawn_with(
-            "Kafka",
-            &folder.path().join("process"),
-            kafka.server(&properties, &logging),
-            doomed,
-        )?;
+        let mut process =
+            Process::spawn_with("Kafka", &folder.path().join("process"), kafka.server(&properties, &logging), doomed)?;
         if let Err(failure) = await_ready(&mut process, &bootstrap, &log) {
             drop(process);
             let kept = folder.keep();
             return Err(failure.during(format!("Kafka in {} (kept)", kept.display())));
         }
-        let node = Node {
-            process: Mutex::new(process),
-            folder: Mutex::new(Some(folder)),
-            log,
-        };
-        Ok(Self {
-            bootstrap,
-            node: Some(node),
-        })
+        let node = Node { process: Mutex::new(process), folder: Mutex::new(Some(folder)), log };
+        Ok(Self { bootstrap, node: Some(node) })
     }
 
     fn outside(servers: String) -> Result<Self, Failure> {
         match answers(&servers, Duration::from_secs(30), || Ok(true)) {
-            Ok(()) => Ok(Self {
-                bootstrap: servers,
-                node: None,
-            }),
-            Err(failure) => Err(without(&format!(
-                "KAFKA_BOOTSTRAP_SERVERS={servers} does not answer: {failure}"
-            ))),
+            Ok(()) => Ok(Self { bootstrap: servers, node: None }),
+            Err(failure) => Err(without(&format!("KAFKA_BOOTSTRAP_SERVERS={servers} does not answer: {failure}"))),
         }
     }
 
@@ -231,10 +212,7 @@ fn await_ready(process: &mut Process, bootstrap: &str, log: &Path) -> Result<(),
     answers(bootstrap, START_TIME, || process.is_running()).map_err(|failure| {
         let text = fs::read_to_string(log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        let tail = lines
-            .get(lines.len().saturating_sub(30)..)
-            .unwrap_or_default()
-            .join("\n  ");
+        let tail = lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n  ");
         let seen = process.failure(&failure.to_string());
         Failure::new(format!("{seen}\nserver log {}, last lines:\n  {tail}", log.display()))
     })
@@ -259,9 +237,7 @@ fn answers(bootstrap: &str, time: Duration, mut alive: impl FnMut() -> Result<bo
         }
         if start.elapsed() >= time {
             let seconds = time.as_secs();
-            return Err(Failure::new(format!(
-                "does not answer a metadata request after {seconds} s: {seen}"
-            )));
+            return Err(Failure::new(format!("does not answer a metadata request after {seconds} s: {seen}")));
         }
     }
 }

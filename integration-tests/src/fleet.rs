@@ -22,10 +22,7 @@ impl Fleet {
     /// When one cannot be started; those started before are killed.
     pub fn start(count: usize, mut program: impl FnMut(usize, &Path) -> Program) -> Result<Self, Failure> {
         let homes = tempfile::Builder::new().prefix("headwater-fleet-").tempdir()?;
-        let mut fleet = Self {
-            processes: Vec::new(),
-            homes: Some(homes),
-        };
+        let mut fleet = Self { processes: Vec::new(), homes: Some(homes) };
         for _ in 0..count {
             fleet.add(&mut program)?;
         }
@@ -110,10 +107,7 @@ impl Drop for Fleet {
         if std::thread::panicking()
             && let Some(homes) = self.homes.take()
         {
-            eprintln!(
-                "state and output of the processes are kept in {}",
-                homes.keep().display()
-            );
+            eprintln!("state and output of the processes are kept in {}", homes.keep().display());
         }
     }
 }

@@ -43,9 +43,7 @@ pub struct Judge {
 impl Judge {
     /// A judge over the cluster at `bootstrap`.
     pub fn new(bootstrap: impl Into<String>) -> Self {
-        Self {
-            bootstrap: bootstrap.into(),
-        }
+        Self { bootstrap: bootstrap.into() }
     }
 
     /// Reads a whole topic, from the start of each partition's log to its end as it is at the call. The outer index is the
@@ -143,9 +141,7 @@ impl Judge {
                     Some((Err(error), _)) => {
                         Err(Failure::from(error).during(format!("offset of group {group} in {topic}/{partition}")))
                     }
-                    None => Err(Failure::new(format!(
-                        "no answer on {topic}/{partition} for group {group}"
-                    ))),
+                    None => Err(Failure::new(format!("no answer on {topic}/{partition} for group {group}"))),
                 }
             })
             .collect()
@@ -203,11 +199,8 @@ fn ends_of(reader: &BaseConsumer, topic: &str) -> Result<Vec<(i64, i64)>, Failur
 
 fn partition_count(reader: &BaseConsumer, topic: &str) -> Result<i32, Failure> {
     let metadata = reader.fetch_metadata(Some(topic), TIMEOUT)?;
-    let count = metadata
-        .topics()
-        .iter()
-        .find(|found| found.name() == topic)
-        .map_or(0, |found| found.partitions().len());
+    let count =
+        metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len());
     match i32::try_from(count) {
         Ok(count) if count > 0 => Ok(count),
         _ => Err(Failure::new(format!("no topic {topic} at the broker"))),

@@ -33,24 +33,14 @@ impl Kafka {
             return Err(without(&format!("no kafka_*.jar in {}", libs.display())));
         }
         let java = env::var_os("JAVA_HOME").map_or_else(|| "java".into(), |home| Path::new(&home).join("bin/java"));
-        Ok(Self {
-            java,
-            class_path: format!("{}/*", libs.display()),
-        })
+        Ok(Self { java, class_path: format!("{}/*", libs.display()) })
     }
 
     /// Writes the metadata of a new cluster of one node into the folders that the properties name.
     pub(crate) fn format(&self, properties: &Path) -> Result<(), Failure> {
         let output = self
             .java(&["-Xmx256m"])
-            .args([
-                "kafka.tools.StorageTool",
-                "format",
-                "--standalone",
-                "-t",
-                &cluster_id(),
-                "-c",
-            ])
+            .args(["kafka.tools.StorageTool", "format", "--standalone", "-t", &cluster_id(), "-c"])
             .arg(properties.display().to_string())
             .command()
             .output()
@@ -68,13 +58,9 @@ impl Kafka {
 
     /// The node itself; `logging` is a configuration file of log4j 2.
     pub(crate) fn server(&self, properties: &Path, logging: &Path) -> Program {
-        self.java(&[
-            "-Xms256m",
-            "-Xmx512m",
-            &format!("-Dlog4j2.configurationFile={}", logging.display()),
-        ])
-        .arg("kafka.Kafka")
-        .arg(properties.display().to_string())
+        self.java(&["-Xms256m", "-Xmx512m", &format!("-Dlog4j2.configurationFile={}", logging.display())])
+            .arg("kafka.Kafka")
+            .arg(properties.display().to_string())
     }
 
     fn java(&self, options: &[&str]) -> Program {
@@ -111,11 +97,7 @@ fn cluster_id() -> String {
     // an id with a leading dash would be taken for an option.
     (0..22u32)
         .map(|place| {
-            let sextet = if place == 21 {
-                (bits & 0b11) << 4
-            } else {
-                bits >> (122 - 6 * place)
-            } & 63;
+            let sextet = if place == 21 { (bits & 0b11) << 4 } else { bits >> (122 - 6 * place) } & 63;
             let index = usize::try_from(sextet).unwrap_or(0) % if place == 0 { 52 } else { 64 };
             ALPHABET.get(index).copied().map_or('A', char::from)
         })
@@ -138,13 +120,7 @@ mod tests {
     #[test]
     fn a_broker_that_cannot_be_had_says_what_to_install() {
         let text = without("no jars").to_string();
-        for word in [
-            "no jars",
-            "KAFKA_BOOTSTRAP_SERVERS",
-            "HEADWATER_KAFKA_LIBS",
-            "openjdk-17",
-            "scripts/setup.sh",
-        ] {
+        for word in ["no jars", "KAFKA_BOOTSTRAP_SERVERS", "HEADWATER_KAFKA_LIBS", "openjdk-17", "scripts/setup.sh"] {
             assert!(text.contains(word), "{text}");
         }
     }

@@ -51,11 +51,7 @@ pub fn check_counts_exact(
     check(expected, outputs, decode, |outputs, wanted| {
         for ((record, count), next) in outputs.iter().zip(1..) {
             if *count != next {
-                let kind = if *count < next {
-                    "repeated or gone back"
-                } else {
-                    "skipped"
-                };
+                let kind = if *count < next { "repeated or gone back" } else { "skipped" };
                 return Err(format!("{} is {count} where {next} was due ({kind})", place(record)));
             }
         }
@@ -109,17 +105,10 @@ pub fn check_produced(sent: &[Sent], read: &[Vec<Record>]) -> Result<(), Failure
         }
     }
     let partitions = i32::try_from(read.len()).unwrap_or(i32::MAX);
-    if let Some(stray) = sent
-        .iter()
-        .find(|sent| !(0..partitions).contains(&sent.record.partition))
-    {
+    if let Some(stray) = sent.iter().find(|sent| !(0..partitions).contains(&sent.record.partition)) {
         differences.push(format!("sent to a partition that was not read: {stray:?}"));
     }
-    if differences.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::new(differences.join("\n  ")))
-    }
+    if differences.is_empty() { Ok(()) } else { Err(Failure::new(differences.join("\n  "))) }
 }
 
 fn same(sent: &Sent, record: &Record) -> bool {
@@ -150,27 +139,17 @@ fn check(
         if let Some((first, _)) = of_key.first()
             && let Some((stray, _)) = of_key.iter().find(|(record, _)| record.partition != first.partition)
         {
-            differences.push(format!(
-                "key {} is at {} and at {}",
-                stray.key_text(),
-                place(first),
-                place(stray)
-            ));
+            differences.push(format!("key {} is at {} and at {}", stray.key_text(), place(first), place(stray)));
         }
         if key.is_none_or(|key| !expected.contains_key(key)) {
-            let at = of_key
-                .first()
-                .map(|(record, _)| format!("{} of key {}", place(record), record.key_text()));
+            let at = of_key.first().map(|(record, _)| format!("{} of key {}", place(record), record.key_text()));
             differences.push(format!("no such key: {}", at.unwrap_or_default()));
         }
     }
     for (key, wanted) in expected {
         let of_key = by_key.get(&Some(key.as_slice())).map_or(&[][..], Vec::as_slice);
-        let verdict = if of_key.is_empty() {
-            Err(format!("no output for {wanted} records"))
-        } else {
-            judge(of_key, *wanted)
-        };
+        let verdict =
+            if of_key.is_empty() { Err(format!("no output for {wanted} records")) } else { judge(of_key, *wanted) };
         if let Err(difference) = verdict {
             differences.push(format!("key {}: {difference}", String::from_utf8_lossy(key)));
         }
@@ -235,10 +214,7 @@ mod tests {
             (&[("a", 1), ("b", 1)], "key a: ends at 1 of 2"),
             (&[("a", 1), ("b", 1), ("a", 2), ("a", 3)], "key a: ends at 3 of 2"),
             (&[("a", 1), ("a", 2)], "key b: no output for 1 records"),
-            (
-                &[("a", 1), ("b", 1), ("a", 2), ("c", 1)],
-                "no such key: partition 0 offset 3 of key c",
-            ),
+            (&[("a", 1), ("b", 1), ("a", 2), ("c", 1)], "no such key: partition 0 offset 3 of key c"),
         ] {
             let text = exact(pairs).unwrap_err();
             assert!(text.contains(said), "{text}");
@@ -253,13 +229,8 @@ mod tests {
             record.partition = 1;
         }
         found.append(&mut other);
-        let text = check_counts_exact(&count_per_key(["a", "b", "a"]), &found, decimal)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            text.contains("key a is at partition 0 offset 0 and at partition 1 offset 0"),
-            "{text}"
-        );
+        let text = check_counts_exact(&count_per_key(["a", "b", "a"]), &found, decimal).unwrap_err().to_string();
+        assert!(text.contains("key a is at partition 0 offset 0 and at partition 1 offset 0"), "{text}");
     }
 
     #[test]
@@ -268,9 +239,7 @@ mod tests {
         if let Some(record) = found.iter_mut().flatten().next() {
             record.value = None;
         }
-        let text = check_counts_exact(&count_per_key(["a", "b", "a"]), &found, decimal)
-            .unwrap_err()
-            .to_string();
+        let text = check_counts_exact(&count_per_key(["a", "b", "a"]), &found, decimal).unwrap_err().to_string();
         assert!(text.contains("partition 0 offset 0 is no count: None"), "{text}");
     }
 
@@ -279,21 +248,9 @@ mod tests {
         at_least(&[("a", 1), ("b", 1), ("a", 2)]).unwrap();
         at_least(&[("a", 1), ("b", 1), ("a", 2), ("a", 3)]).unwrap();
         at_least(&[("a", 1), ("a", 1), ("b", 1), ("a", 2)]).unwrap();
-        assert!(
-            at_least(&[("a", 1), ("b", 1)])
-                .unwrap_err()
-                .contains("key a: ends at 1 of 2")
-        );
-        assert!(
-            at_least(&[("a", 2), ("b", 1)])
-                .unwrap_err()
-                .contains("key a: 1 outputs for 2 records")
-        );
-        assert!(
-            at_least(&[("a", 1), ("a", 2)])
-                .unwrap_err()
-                .contains("key b: no output")
-        );
+        assert!(at_least(&[("a", 1), ("b", 1)]).unwrap_err().contains("key a: ends at 1 of 2"));
+        assert!(at_least(&[("a", 2), ("b", 1)]).unwrap_err().contains("key a: 1 outputs for 2 records"));
+        assert!(at_least(&[("a", 1), ("a", 2)]).unwrap_err().contains("key b: no output"));
     }
 
     #[test]
@@ -320,18 +277,8 @@ mod tests {
                 .to_string()
                 .starts_with("partition 0: sent Some(Sent { index: 1")
         );
-        assert!(
-            check_produced(&sent, &outputs(&[("a", 1)]))
-                .unwrap_err()
-                .to_string()
-                .ends_with("read None")
-        );
-        assert!(
-            check_produced(&[], &read)
-                .unwrap_err()
-                .to_string()
-                .contains("sent None")
-        );
+        assert!(check_produced(&sent, &outputs(&[("a", 1)])).unwrap_err().to_string().ends_with("read None"));
+        assert!(check_produced(&[], &read).unwrap_err().to_string().contains("sent None"));
         assert!(check_produced(&sent, &[]).unwrap_err().to_string().contains("not read"));
     }
 

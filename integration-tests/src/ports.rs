@@ -25,10 +25,7 @@ impl FreePort {
             let offset = u16::try_from(start.wrapping_add(step) % u64::from(COUNT)).unwrap_or(0);
             let port = FIRST.saturating_add(offset);
             if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-                return Ok(Self {
-                    number: port,
-                    _held: listener,
-                });
+                return Ok(Self { number: port, _held: listener });
             }
         }
         Err(Failure::new(format!("no free port on 127.0.0.1 from {FIRST} on")))

@@ -184,11 +184,7 @@ impl Process {
         for (file, start) in output_files(&self.home).iter().zip(self.output_start) {
             let bytes = fs::read(file).unwrap_or_default();
             let text = String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).into_owned();
-            lines.extend(
-                text.split_inclusive('\n')
-                    .filter_map(|line| line.strip_suffix('\n'))
-                    .map(str::to_owned),
-            );
+            lines.extend(text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned));
         }
         lines
     }
@@ -197,10 +193,7 @@ impl Process {
     #[must_use]
     pub fn failure(&self, wrong: &str) -> Failure {
         let lines = self.lines();
-        let tail = lines
-            .get(lines.len().saturating_sub(TAIL)..)
-            .unwrap_or_default()
-            .join("\n  ");
+        let tail = lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n  ");
         Failure::new(format!(
             "process {} ({}) {wrong}; output in {}, last lines:\n  {tail}",
             self.name,
@@ -227,19 +220,9 @@ impl Process {
         // The child has not been waited for, so the id is still its own. `kill` is built into every shell; the program of
         // that name is not installed everywhere.
         let sent = Command::new("sh")
-            .args([
-                "-c",
-                "kill -s \"$1\" \"$2\"",
-                "kill",
-                signal,
-                &self.child.id().to_string(),
-            ])
+            .args(["-c", "kill -s \"$1\" \"$2\"", "kill", signal, &self.child.id().to_string()])
             .status()?;
-        if sent.success() {
-            Ok(())
-        } else {
-            Err(self.failure(&format!("could not be sent SIG{signal}")))
-        }
+        if sent.success() { Ok(()) } else { Err(self.failure(&format!("could not be sent SIG{signal}"))) }
     }
 
     fn output_lengths(&self) -> [usize; 2] {
@@ -300,21 +283,9 @@ fn append(file: &Path) -> Result<File, Failure> {
 /// # Errors
 /// After `deadline`, with the state seen last.
 pub fn wait_for_pause(id: u32, paused: bool, deadline: Duration) -> Result<(), Failure> {
-    eventually(
-        deadline,
-        &format!("process {id} to be {}", if paused { "paused" } else { "running" }),
-        || {
-            let status = fs::read_to_string(format!("/proc/{id}/status")).map_err(|error| error.to_string())?;
-            let state = status
-                .lines()
-                .find(|line| line.starts_with("State:"))
-                .unwrap_or("no state")
-                .to_owned();
-            if state.contains("(stopped)") == paused {
-                Ok(())
-            } else {
-                Err(state)
-            }
-        },
-    )
+    eventually(deadline, &format!("process {id} to be {}", if paused { "paused" } else { "running" }), || {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).map_err(|error| error.to_string())?;
+        let state = status.lines().find(|line| line.starts_with("State:")).unwrap_or("no state").to_owned();
+        if state.contains("(stopped)") == paused { Ok(()) } else { Err(state) }
+    })
 }

@@ -65,11 +65,7 @@ impl Feeder {
             }
             line.finish()
         })?;
-        Ok(Self {
-            stop,
-            acknowledged,
-            thread: Some(thread),
-        })
+        Ok(Self { stop, acknowledged, thread: Some(thread) })
     }
 
     /// How many records the broker has acknowledged so far.
@@ -84,13 +80,8 @@ impl Feeder {
     /// When a record was refused or is not acknowledged within two minutes.
     pub fn stop(mut self) -> Result<Vec<Sent>, Failure> {
         self.stop.store(true, Ordering::Relaxed);
-        let thread = self
-            .thread
-            .take()
-            .ok_or_else(|| Failure::new("the feeder has been stopped already"))?;
-        thread
-            .join()
-            .map_err(|_| Failure::new("the feeder's thread panicked"))?
+        let thread = self.thread.take().ok_or_else(|| Failure::new("the feeder has been stopped already"))?;
+        thread.join().map_err(|_| Failure::new("the feeder's thread panicked"))?
     }
 }
 
@@ -143,19 +134,13 @@ impl ProducerContext for Ledger {
             }
             Err((error, _)) => Err(error.to_string()),
         };
-        self.outcomes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push((index, outcome));
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
     }
 }
 
 impl Line {
     fn new(bootstrap: &str, topic: &str, acknowledged: Arc<AtomicU64>) -> Result<Self, Failure> {
-        let ledger = Ledger {
-            outcomes: Mutex::default(),
-            acknowledged,
-        };
+        let ledger = Ledger { outcomes: Mutex::default(), acknowledged };
         let producer = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
             .set("enable.idempotence", "true")
@@ -164,11 +149,7 @@ impl Line {
             .set("max.in.flight.requests.per.connection", "1")
             .set("linger.ms", "2")
             .create_with_context(ledger)?;
-        Ok(Self {
-            topic: topic.to_owned(),
-            producer,
-            outgoing: Vec::new(),
-        })
+        Ok(Self { topic: topic.to_owned(), producer, outgoing: Vec::new() })
     }
 
     fn send(&mut self, index: u64, outgoing: Outgoing) -> Result<(), Failure> {
@@ -206,14 +187,8 @@ impl Line {
                 self.topic
             ))
         })?;
-        let mut outcomes = std::mem::take(
-            &mut *self
-                .producer
-                .context()
-                .outcomes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let mut outcomes =
+            std::mem::take(&mut *self.producer.context().outcomes.lock().unwrap_or_else(PoisonError::into_inner));
         outcomes.sort_unstable_by_key(|(index, _)| *index);
         if outcomes.len() != self.outgoing.len() {
             return Err(Failure::new(format!(
@@ -228,10 +203,7 @@ impl Line {
             .zip(outcomes)
             .map(|((index, record), (_, outcome))| match outcome {
                 Ok(offset) => Ok(Sent { index, offset, record }),
-                Err(error) => Err(Failure::new(format!(
-                    "record {index} to {} was refused: {error}",
-                    self.topic
-                ))),
+                Err(error) => Err(Failure::new(format!("record {index} to {} was refused: {error}", self.topic))),
             })
             .collect()
     }

@@ -12,11 +12,7 @@ pub struct Program {
 impl Program {
     /// The program at `path`; a bare name is looked up in `PATH`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            arguments: Vec::new(),
-            variables: Vec::new(),
-        }
+        Self { path: path.into(), arguments: Vec::new(), variables: Vec::new() }
     }
 
     /// Adds one argument.
@@ -48,9 +44,7 @@ impl Program {
 
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
-        command
-            .args(&self.arguments)
-            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.args(&self.arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 }

@@ -35,10 +35,7 @@ impl Record {
 impl From<&BorrowedMessage<'_>> for Record {
     fn from(message: &BorrowedMessage<'_>) -> Self {
         let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers
-                .iter()
-                .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-                .collect()
+            headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
         });
         Self {
             partition: message.partition(),
@@ -52,8 +49,5 @@ impl From<&BorrowedMessage<'_>> for Record {
 }
 
 fn text(bytes: Option<&[u8]>) -> String {
-    bytes.map_or_else(
-        || "null".to_owned(),
-        |bytes| String::from_utf8_lossy(bytes).into_owned(),
-    )
+    bytes.map_or_else(|| "null".to_owned(), |bytes| String::from_utf8_lossy(bytes).into_owned())
 }

@@ -18,10 +18,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("node.id", "1"),
     ("inter.broker.listener.name", "PLAINTEXT"),
     ("controller.listener.names", "CONTROLLER"),
-    (
-        "listener.security.protocol.map",
-        "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-    ),
+    ("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"),
     ("auto.create.topics.enable", "false"),
     ("offsets.topic.replication.factor", "1"),
     ("offsets.topic.num.partitions", "4"),
@@ -54,22 +51,13 @@ impl Settings {
     /// The text of `server.properties` for a node with these ports on 127.0.0.1 and its logs in `data`.
     pub(crate) fn render(&self, port: u16, controller_port: u16, data: &Path) -> String {
         let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}");
-        let mut all: BTreeMap<&str, String> = DEFAULTS
-            .iter()
-            .map(|(name, value)| (*name, (*value).to_owned()))
-            .collect();
-        all.insert(
-            "controller.quorum.bootstrap.servers",
-            format!("127.0.0.1:{controller_port}"),
-        );
+        let mut all: BTreeMap<&str, String> =
+            DEFAULTS.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        all.insert("controller.quorum.bootstrap.servers", format!("127.0.0.1:{controller_port}"));
         all.insert("listeners", listeners.clone());
         all.insert("advertised.listeners", listeners);
         all.insert("log.dirs", data.display().to_string());
-        all.extend(
-            self.properties
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.clone())),
-        );
+        all.extend(self.properties.iter().map(|(name, value)| (name.as_str(), value.clone())));
         let mut text = String::new();
         for (name, value) in all {
             // Writing to a string cannot fail.
@@ -85,10 +73,11 @@ mod tests {
 
     #[test]
     fn own_properties_win() {
-        let text = Settings::default()
-            .property("node.id", "7")
-            .property("min.insync.replicas", "1")
-            .render(15_001, 15_002, Path::new("/tmp/data"));
+        let text = Settings::default().property("node.id", "7").property("min.insync.replicas", "1").render(
+            15_001,
+            15_002,
+            Path::new("/tmp/data"),
+        );
         assert!(text.contains("\nnode.id=7\n"));
         assert!(!text.contains("node.id=1\n"));
         assert!(text.contains("\nmin.insync.replicas=1\n"));

@@ -30,11 +30,7 @@ impl Stream {
     /// A stream of `keys` different keys over `partitions` partitions; less than one of either counts as one.
     #[must_use]
     pub fn new(seed: u64, keys: u32, partitions: i32) -> Self {
-        Self {
-            seed,
-            keys: keys.max(1),
-            partitions: partitions.max(1),
-        }
+        Self { seed, keys: keys.max(1), partitions: partitions.max(1) }
     }
 
     /// Record number `index`, from 0 on.

@@ -53,10 +53,10 @@ impl Topics {
     /// # Errors
     /// When the broker refuses, or a leader is missing after 30 s.
     pub fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), Failure> {
-        let topic = settings.iter().fold(
-            NewTopic::new(name, partitions, TopicReplication::Fixed(1)),
-            |topic, (key, value)| topic.set(key, value),
-        );
+        let topic =
+            settings.iter().fold(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| {
+                topic.set(key, value)
+            });
         let results = self.runtime.block_on(self.admin.create_topics([&topic], &options()))?;
         for result in results {
             result.map_err(|(topic, code)| Failure::new(format!("cannot create topic {topic}: {code}")))?;
@@ -72,11 +72,9 @@ impl Topics {
         for result in self.runtime.block_on(self.admin.delete_topics(&[name], &options()))? {
             result.map_err(|(topic, code)| Failure::new(format!("cannot delete topic {topic}: {code}")))?;
         }
-        eventually(TIMEOUT, &format!("topic {name} to be gone"), || {
-            match self.partitions(name) {
-                Ok(count) => Err(format!("{count} partitions")),
-                Err(_) => Ok(()),
-            }
+        eventually(TIMEOUT, &format!("topic {name} to be gone"), || match self.partitions(name) {
+            Ok(count) => Err(format!("{count} partitions")),
+            Err(_) => Ok(()),
         })
     }
 
@@ -90,9 +88,7 @@ impl Topics {
         let outcome = self.runtime.block_on(self.admin.delete_records(&offsets, &options()))?;
         for element in outcome.elements() {
             element.error().map_err(|error| {
-                Failure::new(format!(
-                    "cannot delete the records of {topic}/{partition} below {before}: {error}"
-                ))
+                Failure::new(format!("cannot delete the records of {topic}/{partition} below {before}: {error}"))
             })?;
         }
         Ok(())
@@ -109,19 +105,15 @@ impl Topics {
     }
 
     fn await_leaders(&self, topic: &str, partitions: i32) -> Result<(), Failure> {
-        eventually(
-            TIMEOUT,
-            &format!("leaders of the {partitions} partitions of {topic}"),
-            || {
-                let leaders = self.leaders(topic).map_err(|failure| failure.to_string())?;
-                let led = leaders.iter().filter(|leader| **leader >= 0).count();
-                if usize::try_from(partitions).is_ok_and(|wanted| wanted == led) {
-                    Ok(())
-                } else {
-                    Err(format!("{led} with a leader"))
-                }
-            },
-        )
+        eventually(TIMEOUT, &format!("leaders of the {partitions} partitions of {topic}"), || {
+            let leaders = self.leaders(topic).map_err(|failure| failure.to_string())?;
+            let led = leaders.iter().filter(|leader| **leader >= 0).count();
+            if usize::try_from(partitions).is_ok_and(|wanted| wanted == led) {
+                Ok(())
+            } else {
+                Err(format!("{led} with a leader"))
+            }
+        })
     }
 
     /// The leader of each partition, negative where there is none.
@@ -129,18 +121,14 @@ impl Topics {
         let metadata = self.reader.fetch_metadata(Some(topic), TIMEOUT)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         match found {
-            Some(found) if found.error().is_none() && !found.partitions().is_empty() => Ok(found
-                .partitions()
-                .iter()
-                .map(rdkafka::metadata::MetadataPartition::leader)
-                .collect()),
+            Some(found) if found.error().is_none() && !found.partitions().is_empty() => {
+                Ok(found.partitions().iter().map(rdkafka::metadata::MetadataPartition::leader).collect())
+            }
             _ => Err(Failure::new(format!("no topic {topic}"))),
         }
     }
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new()
-        .operation_timeout(Some(TIMEOUT))
-        .request_timeout(Some(TIMEOUT))
+    AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT))
 }

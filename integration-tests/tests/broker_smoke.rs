@@ -25,9 +25,7 @@ fn transactional(bootstrap: &str) -> Result<BaseProducer, Failure> {
 }
 
 fn send(producer: &BaseProducer, topic: &str, value: &str) -> Result<(), Failure> {
-    producer
-        .send(BaseRecord::to(topic).partition(0).key("k").payload(value))
-        .map_err(|(error, _)| Failure::from(error))
+    producer.send(BaseRecord::to(topic).partition(0).key("k").payload(value)).map_err(|(error, _)| Failure::from(error))
 }
 
 fn values(records: &[Vec<Record>]) -> Vec<String> {
@@ -51,25 +49,12 @@ fn nulls_and_headers_are_read_as_they_are() -> Result<(), Failure> {
     let broker = Broker::shared()?;
     let topic = unique("nulls");
     Topics::new(broker.bootstrap())?.create(&topic, 1, &[])?;
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", broker.bootstrap())
-        .create()?;
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create()?;
     let headers = OwnedHeaders::new()
-        .insert(Header {
-            key: "trace",
-            value: Some("a"),
-        })
-        .insert(Header {
-            key: "trace",
-            value: None::<&str>,
-        });
+        .insert(Header { key: "trace", value: Some("a") })
+        .insert(Header { key: "trace", value: None::<&str> });
     producer
-        .send(
-            BaseRecord::<(), ()>::to(&topic)
-                .partition(0)
-                .timestamp(42)
-                .headers(headers),
-        )
+        .send(BaseRecord::<(), ()>::to(&topic).partition(0).timestamp(42).headers(headers))
         .map_err(|(error, _)| error)?;
     producer.flush(TIMEOUT)?;
     let read = Judge::new(broker.bootstrap()).read_topic(&topic, Isolation::Committed)?;
@@ -96,27 +81,15 @@ fn aborted_records_are_invisible_and_counted() -> Result<(), Failure> {
         producer.begin_transaction()?;
         send(&producer, &topic, value)?;
         producer.flush(TIMEOUT)?;
-        if commit {
-            producer.commit_transaction(TIMEOUT)?
-        } else {
-            producer.abort_transaction(TIMEOUT)?
-        }
+        if commit { producer.commit_transaction(TIMEOUT)? } else { producer.abort_transaction(TIMEOUT)? }
     }
     // Four records and four markers: the last marker is what makes the topic's end stable.
-    eventually(TIMEOUT, "the last marker", || {
-        match judge.ends(&topic, Isolation::Committed) {
-            Ok(ends) if ends == [(0, 8)] => Ok(()),
-            seen => Err(format!("{seen:?}")),
-        }
+    eventually(TIMEOUT, "the last marker", || match judge.ends(&topic, Isolation::Committed) {
+        Ok(ends) if ends == [(0, 8)] => Ok(()),
+        seen => Err(format!("{seen:?}")),
     })?;
-    assert_eq!(
-        values(&judge.read_topic(&topic, Isolation::Committed)?),
-        ["one", "three"]
-    );
-    assert_eq!(
-        values(&judge.read_topic(&topic, Isolation::Uncommitted)?),
-        ["one", "two", "three", "four"]
-    );
+    assert_eq!(values(&judge.read_topic(&topic, Isolation::Committed)?), ["one", "three"]);
+    assert_eq!(values(&judge.read_topic(&topic, Isolation::Uncommitted)?), ["one", "two", "three", "four"]);
     assert_eq!(values(&[judge.aborted(&topic)?]), ["two", "four"]);
     Ok(())
 }
@@ -131,28 +104,18 @@ fn an_open_transaction_ends_a_committed_read() -> Result<(), Failure> {
     producer.begin_transaction()?;
     send(&producer, &topic, "held")?;
     producer.flush(TIMEOUT)?;
-    let other: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", broker.bootstrap())
-        .create()?;
+    let other: BaseProducer = ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create()?;
     send(&other, &topic, "behind")?;
     other.flush(TIMEOUT)?;
     assert_eq!(judge.ends(&topic, Isolation::Committed)?, [(0, 0)]);
     assert_eq!(judge.ends(&topic, Isolation::Uncommitted)?, [(0, 2)]);
     assert!(values(&judge.read_topic(&topic, Isolation::Committed)?).is_empty());
-    assert_eq!(
-        values(&judge.read_topic(&topic, Isolation::Uncommitted)?),
-        ["held", "behind"]
-    );
-    assert!(
-        judge.aborted(&topic)?.is_empty(),
-        "an open transaction is not an aborted one"
-    );
+    assert_eq!(values(&judge.read_topic(&topic, Isolation::Uncommitted)?), ["held", "behind"]);
+    assert!(judge.aborted(&topic)?.is_empty(), "an open transaction is not an aborted one");
     producer.commit_transaction(TIMEOUT)?;
-    eventually(TIMEOUT, "both records", || {
-        match judge.read_topic(&topic, Isolation::Committed) {
-            Ok(read) if values(&read) == ["held", "behind"] => Ok(()),
-            seen => Err(format!("{seen:?}")),
-        }
+    eventually(TIMEOUT, "both records", || match judge.read_topic(&topic, Isolation::Committed) {
+        Ok(read) if values(&read) == ["held", "behind"] => Ok(()),
+        seen => Err(format!("{seen:?}")),
     })
 }
 
@@ -163,10 +126,8 @@ fn committed_offsets_are_told_per_partition() -> Result<(), Failure> {
     Topics::new(broker.bootstrap())?.create(&topic, 3, &[])?;
     let judge = Judge::new(broker.bootstrap());
     assert_eq!(judge.committed(&group, &topic)?, [None, None, None]);
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", broker.bootstrap())
-        .set("group.id", &group)
-        .create()?;
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).set("group.id", &group).create()?;
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(&topic, 1, Offset::Offset(17))?;
     consumer.commit(&offsets, CommitMode::Sync)?;
@@ -184,10 +145,7 @@ fn deleted_records_and_topics_are_gone() -> Result<(), Failure> {
     produce_all(broker.bootstrap(), &topic, (0..10).map(|index| stream.record(index)))?;
     topics.delete_records(&topic, 0, 7)?;
     let judge = Judge::new(broker.bootstrap());
-    assert_eq!(
-        values(&judge.read_topic(&topic, Isolation::Committed)?),
-        ["7", "8", "9"]
-    );
+    assert_eq!(values(&judge.read_topic(&topic, Isolation::Committed)?), ["7", "8", "9"]);
     assert_eq!(judge.ends(&topic, Isolation::Committed)?, [(7, 10)]);
     topics.delete(&topic)?;
     let failure = judge.read_topic(&topic, Isolation::Committed).unwrap_err().to_string();
@@ -207,11 +165,7 @@ fn a_restart_keeps_data_and_a_feeder_goes_on() -> Result<(), Failure> {
         let before = feeder.acknowledged();
         eventually(TIMEOUT, "the feeder to advance", || {
             let now = feeder.acknowledged();
-            if now >= before.saturating_add(500) {
-                Ok(())
-            } else {
-                Err(now.to_string())
-            }
+            if now >= before.saturating_add(500) { Ok(()) } else { Err(now.to_string()) }
         })?;
         if kill {
             broker.kill9()?
@@ -221,18 +175,10 @@ fn a_restart_keeps_data_and_a_feeder_goes_on() -> Result<(), Failure> {
         broker.restart()?;
     }
     let before = feeder.acknowledged();
-    eventually(
-        Duration::from_secs(90),
-        "the feeder to advance after the restarts",
-        || {
-            let now = feeder.acknowledged();
-            if now >= before.saturating_add(500) {
-                Ok(())
-            } else {
-                Err(now.to_string())
-            }
-        },
-    )?;
+    eventually(Duration::from_secs(90), "the feeder to advance after the restarts", || {
+        let now = feeder.acknowledged();
+        if now >= before.saturating_add(500) { Ok(()) } else { Err(now.to_string()) }
+    })?;
     let sent = feeder.stop()?;
     check_produced(&sent, &judge.read_topic(&topic, Isolation::Committed)?)
 }
@@ -242,29 +188,18 @@ fn a_broker_does_not_outlive_the_test_process() -> Result<(), Failure> {
     let home = tempfile::tempdir()?;
     let mut owner = Process::spawn("owner", home.path(), Program::new(env!("CARGO_BIN_EXE_kafka")))?;
     let line = owner.wait_for_line(Duration::from_secs(120), |line| line.starts_with("Kafka listens on "))?;
-    let id = line
-        .rsplit_once("(process ")
-        .and_then(|(_, id)| id.strip_suffix(')'))
-        .unwrap_or("none")
-        .to_owned();
+    let id = line.rsplit_once("(process ").and_then(|(_, id)| id.strip_suffix(')')).unwrap_or("none").to_owned();
     let entry = std::path::Path::new("/proc").join(&id);
     let command = std::fs::read_to_string(entry.join("cmdline"))?;
     assert!(command.contains("kafka.Kafka"), "{command}");
-    let folder = command
-        .split('\0')
-        .find_map(|part| part.strip_suffix("/server.properties"))
-        .unwrap_or("none");
+    let folder = command.split('\0').find_map(|part| part.strip_suffix("/server.properties")).unwrap_or("none");
     assert!(std::path::Path::new(folder).is_dir(), "{folder}");
     owner.kill9()?;
     eventually(Duration::from_secs(60), "the broker and its folder to be gone", || {
         // A zombie that nobody waits for has no command line.
         let gone = std::fs::read(entry.join("cmdline")).is_ok_and(|text| text.is_empty()) || !entry.exists();
         let removed = !std::path::Path::new(folder).exists();
-        if gone && removed {
-            Ok(())
-        } else {
-            Err(format!("process gone: {gone}, folder gone: {removed}"))
-        }
+        if gone && removed { Ok(()) } else { Err(format!("process gone: {gone}, folder gone: {removed}")) }
     })
 }
 
@@ -279,9 +214,6 @@ fn without_jars_the_failure_says_what_to_install() -> Result<(), Failure> {
     assert_eq!(status.code(), Some(1));
     let text = process.lines().join("\n");
     assert!(text.contains(&empty.display().to_string()), "{text}");
-    assert!(
-        text.contains("KAFKA_BOOTSTRAP_SERVERS") && text.contains("scripts/setup.sh"),
-        "{text}"
-    );
+    assert!(text.contains("KAFKA_BOOTSTRAP_SERVERS") && text.contains("scripts/setup.sh"), "{text}");
     Ok(())
 }

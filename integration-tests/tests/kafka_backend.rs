@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use backend::{Member, Outcome, Reader, Writer, admin, connect, new_topic, offset, settings};
 use headwater::broker::kafka::{Kafka, KafkaSettings};
 use headwater::broker::{
-    Broker as _, Edge, ErrorClass, GroupError, GroupRequest, Isolation, Lease, NewTopic, OutRecord, TransactionCall,
+    BEGINNING, Broker as _, Edge, ErrorClass, GroupError, GroupRequest, Isolation, Lease, NewTopic, OutRecord,
+    TransactionCall,
 };
 use headwater::record::{Headers, TopicPartition};
-use headwater_integration_tests::{Broker, Settings, unique};
+use headwater_integration_tests::{Broker, Settings, Topics, unique};
 
 #[test]
 fn records_come_back_with_headers_nulls_and_times() -> Outcome {
@@ -151,8 +152,30 @@ fn an_offset_outside_the_log_is_an_error_and_no_jump() -> Outcome {
     // From there the caller can go on where the log is.
     reader.consumer.seek(slot, 0)?;
     assert_eq!(reader.read_to(slot, 1)?, [(0, "only".to_owned())]);
-    let negative = reader.consumer.seek(slot, -2).unwrap_err();
+    let negative = reader.consumer.seek(slot, -3).unwrap_err();
     assert_eq!(negative.class, ErrorClass::OutOfRange);
+    Ok(())
+}
+
+#[test]
+fn the_beginning_is_where_the_log_begins() -> Outcome {
+    let kafka = connect()?;
+    let topic = new_topic(&kafka, "beginning", 1)?;
+    let mut writer = Writer::new(&kafka, &topic, None)?;
+    for value in ["0", "1", "2", "3", "4"] {
+        writer.send(0, value)?;
+    }
+    writer.drain()?;
+    Topics::new(Broker::shared()?.bootstrap())?.delete_records(&topic, 0, 3)?;
+    assert_eq!(admin(&kafka)?.offsets(&[TopicPartition::new(&*topic, 0)], Edge::Start)?, [3]);
+
+    let mut reader = Reader::new(&kafka, Isolation::ReadCommitted)?;
+    let slot = reader.assign(&topic, 0, BEGINNING)?;
+    assert_eq!(reader.read_to(slot, 5)?, [(3, "3".to_owned()), (4, "4".to_owned())]);
+    reader.consumer.seek(slot, 1)?;
+    assert_eq!(reader.failure(slot)?.class, ErrorClass::OutOfRange);
+    reader.consumer.seek(slot, BEGINNING)?;
+    assert_eq!(reader.read_to(slot, 5)?.len(), 2);
     Ok(())
 }
 

@@ -17,13 +17,7 @@ while :; do echo tick >> "$STATE/ticks"; sleep 0.01; done
 
 fn ticker(home: &std::path::Path) -> Result<Process, Failure> {
     let state = home.join("state").display().to_string();
-    Process::spawn(
-        "ticker",
-        home,
-        Program::new("sh")
-            .args(["-c", TICKER, "ticker", "a word"])
-            .env("STATE", state),
-    )
+    Process::spawn("ticker", home, Program::new("sh").args(["-c", TICKER, "ticker", "a word"]).env("STATE", state))
 }
 
 fn lines_of(process: &Process, file: &str) -> usize {
@@ -33,11 +27,7 @@ fn lines_of(process: &Process, file: &str) -> usize {
 fn wait_for_ticks(process: &Process, more_than: usize) -> Result<(), Failure> {
     eventually(DEADLINE, "ticks", || {
         let ticks = lines_of(process, "ticks");
-        if ticks > more_than {
-            Ok(())
-        } else {
-            Err(format!("{ticks} ticks"))
-        }
+        if ticks > more_than { Ok(()) } else { Err(format!("{ticks} ticks")) }
     })
 }
 
@@ -45,10 +35,7 @@ fn wait_for_ticks(process: &Process, more_than: usize) -> Result<(), Failure> {
 fn sigkill_ends_at_once_and_a_restart_finds_the_state() -> Result<(), Failure> {
     let home = tempfile::tempdir()?;
     let mut process = ticker(home.path())?;
-    assert_eq!(
-        process.wait_for_line(DEADLINE, |line| line.starts_with("ready"))?,
-        "ready with a word"
-    );
+    assert_eq!(process.wait_for_line(DEADLINE, |line| line.starts_with("ready"))?, "ready with a word");
     assert!(process.is_running()?);
     assert!(process.restart().unwrap_err().to_string().contains("still runs"));
     process.kill9()?;
@@ -98,19 +85,9 @@ fn sigterm_is_the_programs_to_handle() -> Result<(), Failure> {
     wait_for_ticks(&process, 0)?;
     process.terminate()?;
     assert_eq!(process.wait(DEADLINE)?.code(), Some(7));
-    assert!(
-        process.lines().contains(&"told to end".to_owned()),
-        "{:?}",
-        process.lines()
-    );
-    let failure = process
-        .wait_for_line(DEADLINE, |line| line == "never written")
-        .unwrap_err()
-        .to_string();
-    assert!(
-        failure.contains("ended without the line") && failure.contains("told to end"),
-        "{failure}"
-    );
+    assert!(process.lines().contains(&"told to end".to_owned()), "{:?}", process.lines());
+    let failure = process.wait_for_line(DEADLINE, |line| line == "never written").unwrap_err().to_string();
+    assert!(failure.contains("ended without the line") && failure.contains("told to end"), "{failure}");
     Ok(())
 }
 
@@ -120,12 +97,7 @@ fn a_wait_that_fails_shows_the_output() -> Result<(), Failure> {
     let mut process = ticker(home.path())?;
     process.wait_for_line(DEADLINE, |line| line.starts_with("ready"))?;
     let failure = process.wait(Duration::from_millis(50)).unwrap_err().to_string();
-    for part in [
-        "ticker",
-        "still runs after",
-        "ready with a word",
-        &home.path().display().to_string(),
-    ] {
+    for part in ["ticker", "still runs after", "ready with a word", &home.path().display().to_string()] {
         assert!(failure.contains(part), "{failure}");
     }
     Ok(())
@@ -134,9 +106,7 @@ fn a_wait_that_fails_shows_the_output() -> Result<(), Failure> {
 #[test]
 fn a_program_that_is_not_there_is_named() {
     let home = tempfile::tempdir().unwrap();
-    let failure = Process::spawn("missing", home.path(), Program::new("/no/such/program"))
-        .unwrap_err()
-        .to_string();
+    let failure = Process::spawn("missing", home.path(), Program::new("/no/such/program")).unwrap_err().to_string();
     assert!(failure.contains("/no/such/program"), "{failure}");
 }
 
@@ -156,13 +126,7 @@ fn a_process_ends_with_its_owner() -> Result<(), Failure> {
 fn each_of_a_fleet_has_its_own_state() -> Result<(), Failure> {
     let mut fleet = Fleet::start(3, |number, state| {
         let script = r#"trap 'exit 0' TERM; echo "$1" >> "$2/numbers"; echo up; while :; do sleep 0.01; done"#;
-        Program::new("sh").args([
-            "-c",
-            script,
-            "member",
-            &number.to_string(),
-            &state.display().to_string(),
-        ])
+        Program::new("sh").args(["-c", script, "member", &number.to_string(), &state.display().to_string()])
     })?;
     assert_eq!(fleet.len(), 3);
     for number in 0..3 {
@@ -175,9 +139,7 @@ fn each_of_a_fleet_has_its_own_state() -> Result<(), Failure> {
     fleet.process(1)?.wait_for_line(DEADLINE, |line| line == "up")?;
     let mut written = Vec::new();
     for number in 0..3 {
-        written.push(std::fs::read_to_string(
-            fleet.process(number)?.state_dir().join("numbers"),
-        )?);
+        written.push(std::fs::read_to_string(fleet.process(number)?.state_dir().join("numbers"))?);
     }
     assert_eq!(written, ["0\n", "1\n1\n", "2\n"]);
     assert!(fleet.process(3).unwrap_err().to_string().contains("#3"));

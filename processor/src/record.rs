@@ -18,10 +18,7 @@ impl TopicPartition {
     /// Names a partition.
     #[must_use]
     pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
-        Self {
-            topic: topic.into(),
-            partition,
-        }
+        Self { topic: topic.into(), partition }
     }
 }
 
@@ -84,11 +81,8 @@ impl Headers {
         let mut start = 0;
         self.entries.iter().map(move |&(name_end, value_end)| {
             // The ranges are made by `push` alone, from a `str`, so both always hold.
-            let name = self
-                .bytes
-                .get(start..name_end)
-                .and_then(|name| std::str::from_utf8(name).ok())
-                .unwrap_or_default();
+            let name =
+                self.bytes.get(start..name_end).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
             let value = value_end.and_then(|end| self.bytes.get(name_end..end));
             start = value_end.unwrap_or(name_end);
             (name, value)
@@ -98,10 +92,7 @@ impl Headers {
     /// The value of the last header with this name.
     #[must_use]
     pub fn last(&self, name: &str) -> Option<Option<&[u8]>> {
-        self.iter()
-            .filter(|(found, _)| *found == name)
-            .last()
-            .map(|(_, value)| value)
+        self.iter().filter(|(found, _)| *found == name).last().map(|(_, value)| value)
     }
 }
 

@@ -26,10 +26,7 @@ impl SystemClock {
     #[must_use]
     pub fn new() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            started: Instant::now(),
-            epoch: i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX),
-        }
+        Self { started: Instant::now(), epoch: i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX) }
     }
 }
 
@@ -41,8 +38,7 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        self.epoch
-            .saturating_add(i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX))
+        self.epoch.saturating_add(i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX))
     }
 }
 
@@ -56,9 +52,7 @@ impl ManualClock {
     /// A clock that shows `now`.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self {
-            now: Arc::new(AtomicI64::new(now)),
-        }
+        Self { now: Arc::new(AtomicI64::new(now)) }
     }
 
     /// Moves it on.

@@ -31,15 +31,9 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let settings = arguments
         .properties
         .into_iter()
-        .fold(Settings::default(), |settings, (name, value)| {
-            settings.property(name, value)
-        });
+        .fold(Settings::default(), |settings, (name, value)| settings.property(name, value));
     let broker = Broker::start(&settings)?;
-    println!(
-        "Kafka listens on {} (process {})",
-        broker.bootstrap(),
-        broker.process_id()?
-    );
+    println!("Kafka listens on {} (process {})", broker.bootstrap(), broker.process_id()?);
     std::io::stdout().flush()?;
     loop {
         thread::park();

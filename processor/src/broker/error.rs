@@ -44,9 +44,6 @@ pub struct BrokerError {
 impl BrokerError {
     /// An error of a class, with its sentence.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            message: message.into(),
-        }
+        Self { class, message: message.into() }
     }
 }

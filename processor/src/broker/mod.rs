@@ -10,6 +10,7 @@
 //! raised whenever an answer, a batch or a delivery has come in where there was none: ask
 //! until there is nothing left before waiting.
 
+pub mod embedded;
 mod error;
 mod group;
 pub mod kafka;
@@ -74,6 +75,9 @@ pub struct ProducerOptions {
     pub linger: Duration,
 }
 
+/// In place of an offset: the first record that the log holds.
+pub const BEGINNING: i64 = -2;
+
 /// An assigned partition of one consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u32);
@@ -81,7 +85,7 @@ pub struct Slot(pub u32);
 /// Reads partitions from given offsets.
 ///
 /// Positions are the caller's: a consumer commits nothing and looks up no committed offset.
-/// An offset that the log does not hold is an error of class [`ErrorClass::OutOfRange`]
+/// [`BEGINNING`] reads from the first record. Any other offset that the log does not hold is an error of class [`ErrorClass::OutOfRange`]
 /// from `fetch`, never a silent jump.
 pub trait Consumer: Send {
     /// Adds partitions, each read from an offset; the others go on undisturbed. Slots come in the same order.

@@ -12,7 +12,7 @@ use rdkafka::bindings as rd;
 use super::client::{Client, Closing, Conf, Kind, Queue, c_string};
 use super::errors::{self, ErrorObject};
 use super::list::PartitionList;
-use crate::broker::{Batch, BrokerError, Consumer, ErrorClass, RecordView, Result, Slot};
+use crate::broker::{BEGINNING, Batch, BrokerError, Consumer, ErrorClass, RecordView, Result, Slot};
 use crate::record::{Headers, TopicPartition};
 use crate::wake::Waker;
 
@@ -150,8 +150,8 @@ impl KafkaConsumer {
 }
 
 fn check_start(partition: &TopicPartition, offset: i64) -> Result<()> {
-    // Negative offsets are commands to librdkafka (-2: from the beginning).
-    if offset < 0 {
+    // Negative offsets are commands to librdkafka; BEGINNING means the same to it as to us.
+    if offset < 0 && offset != BEGINNING {
         return Err(BrokerError::new(
             ErrorClass::OutOfRange,
             format!("{partition} cannot be read from offset {offset}: offsets begin at 0"),
