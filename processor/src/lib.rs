@@ -1,4 +1,16 @@
 //! Headwater: a Kafka-native, log-centric stream processor.
+//!
+//! Declare a program with [`StreamsBuilder`] over typed [`Topic`]s and [`Store`]s, test it with [`TopologyTestDriver`], run it
+//! with [`KafkaStreams`] in any number of identical processes. The [`prelude`] has what a program usually names.
+//!
+//! | to learn about | read |
+//! |---|---|
+//! | operators | [`KStream`], [`KGroupedStream`], [`KTable`] |
+//! | settings | [`StreamsConfig`] |
+//! | how values become bytes | [`serde`] |
+//! | what the engine needs of a log | [`broker`] |
+//! | who owns which task | [`group`] |
+//! | state on disk | the crate `headwater-changelog` |
 
 pub mod broker;
 mod config;
@@ -40,3 +52,8 @@ pub mod prelude {
         StreamsConfig, Topic, Topology, TopologyTestDriver,
     };
 }
+
+/// The README's examples are run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct ReadmeDoctests;
