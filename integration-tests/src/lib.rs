@@ -1,9 +1,10 @@
-//! Harness for tests on a real Kafka: a broker, separate processes with faults, a steady producer, an independent judge.
+//! Harness for tests on a real Kafka: a broker, separate processes with faults, a steady producer, an independent
+//! judge.
 //!
-//! A test takes the shared [`Broker`] (or one of its own, to stop it), creates [`Topics`] under [`unique`] names, feeds them with a
-//! [`Feeder`], runs the program under test as a [`Fleet`] of processes that it kills, pauses and restarts, and lets a [`Judge`] read
-//! the topics and the [`oracle`] say what had to come out. Nothing here uses the engine, so that a mistake of the engine
-//! cannot hide itself.
+//! A test takes the shared [`Broker`] (or one of its own, to stop it), creates [`Topics`] under [`unique`] names, feeds
+//! them with a [`Feeder`], runs the program under test as a [`Fleet`] of processes that it kills, pauses and restarts,
+//! and lets a [`Judge`] read the topics and the [`oracle`] say what had to come out. Nothing here uses the engine, so
+//! that a mistake of the engine cannot hide itself.
 //!
 //! Where no broker can be had every call that needs one fails and says what to install: a test never passes unrun.
 

@@ -160,6 +160,7 @@ impl Worker {
 
     /// Does what there is to do; answers when it wants to run next, should nothing wake it.
     pub(crate) fn step(&mut self, now: Timestamp) -> Result<Timestamp> {
+        self.engine.board.beat(self.index, now);
         self.consumer.poll()?;
         let delivered = self.outlet.producer().poll();
         self.take_orders(now)?;
@@ -200,6 +201,7 @@ impl Worker {
             }
             let done = task.process(&mut self.outlet, RECORDS_PER_TURN)?;
             count(&self.engine.board.processed, done as u64);
+            count(&self.engine.board.dropped_null_key, task.take_dropped().null_key);
             busy = true;
         }
         Ok(busy)
