@@ -268,3 +268,16 @@ fn counts_are_exact_when_the_broker_has_aborted_the_zombie() -> Result<(), Failu
     scene.wait_for_figure(0, "recycled", |recycled| recycled > 0)?;
     assert_counts_are_exact(&scene.finish()?)
 }
+
+/// A worker that takes no step for too long makes its process leave; one that could take none, as its process stood still, does not.
+#[test]
+fn a_pause_is_not_taken_for_a_stuck_worker() -> Result<(), Failure> {
+    // Shorter than the pause, longer than the worker is held after it.
+    let mut scene = Scene::start(&["--set", "max.poll.interval.ms=9000"], "")?;
+    let paused = scene.pause_the_first()?;
+    scene.wake_the_first(paused)?;
+    std::thread::sleep(Duration::from_secs(1));
+    scene.fleet.expect_running()?;
+    scene.release()?;
+    assert_counts_are_exact(&scene.finish()?)
+}
