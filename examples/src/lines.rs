@@ -38,6 +38,7 @@ pub fn from_file(path: &Path) -> Result<Lines> {
 }
 
 /// Endless lines of words whose frequencies differ, the same for the same seed.
+#[must_use]
 pub fn made_up(seed: u64) -> Lines {
     const WORDS: [&str; 24] = [
         "river", "stone", "water", "spring", "bank", "stream", "rain", "valley", "bridge", "mill", "reed", "trout",
@@ -78,11 +79,13 @@ impl Feeder {
     }
 
     /// Lines written so far.
+    #[must_use]
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
     /// Whether all lines are written.
+    #[must_use]
     pub fn is_done(&self) -> bool {
         self.thread.is_finished()
     }
