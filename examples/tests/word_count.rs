@@ -95,7 +95,7 @@ fn three_processes_count_right_when_one_is_killed() -> Result<(), Failure> {
     };
     let mut processes = Vec::new();
     for number in 0..3 {
-        processes.push(one_of_three(number, &["--lines", "20000"])?);
+        processes.push(one_of_three(number, &["--lines", "30000"])?);
     }
     // 16 tasks over three processes: none has fewer than four.
     for process in &mut processes {
@@ -107,7 +107,7 @@ fn three_processes_count_right_when_one_is_killed() -> Result<(), Failure> {
     let mut fourth = one_of_three(3, &["--no-input"])?;
     fourth.wait_for_line(DEADLINE, |line| tasks_of(line).is_some_and(|tasks| tasks >= 4))?;
     for process in &mut processes {
-        process.wait_for_line(DEADLINE, |line| line == "all 20000 lines are written")?;
+        process.wait_for_line(DEADLINE, |line| line == "all 30000 lines are written")?;
     }
     verify(&broker)?;
     processes.push(fourth);
