@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use headwater::broker::Broker;
 use headwater::broker::embedded::Embedded;
-use headwater::broker::kafka::{Kafka, KafkaSettings};
+use headwater::broker::kafka::Kafka;
 use headwater::prelude::*;
 use headwater::time::SystemClock;
-use headwater_examples::lines::{self, Feeder};
+use headwater_examples::lines::{self, Feeder, Lines};
 use headwater_examples::topics;
 use tracing_subscriber::EnvFilter;
 
@@ -42,19 +42,23 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Feed nothing: only count what others write.
-    #[arg(long, conflicts_with = "input")]
+    #[arg(long, requires = "bootstrap", conflicts_with_all = ["input", "lines", "rate", "until_end"])]
     no_input: bool,
-    /// Made-up lines a second.
-    #[arg(long, default_value_t = 1000)]
-    rate: u32,
+    /// How many lines to make up; with --until-end 20000, else without end.
+    #[arg(long, value_name = "COUNT", conflicts_with = "input")]
+    lines: Option<usize>,
+    /// Made-up lines a second; with --until-end as fast as they go, else 1000.
+    #[arg(long, value_name = "COUNT", conflicts_with = "input", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
     /// Where this process keeps its state. By default the first of state/word-count-0, -1, … that no other process uses.
-    #[arg(long, value_name = "DIR")]
+    /// On the broker inside this process nothing outlives it.
+    #[arg(long, value_name = "DIR", requires = "bootstrap")]
     state_dir: Option<PathBuf>,
     /// Stop at the input's end, print all counts and compare them with a plain recount; exit 0 only if they are equal.
-    #[arg(long, conflicts_with = "no_input")]
+    #[arg(long)]
     until_end: bool,
     /// Start nothing: wait until the running processes have caught up, and compare their counts with a plain recount.
-    #[arg(long, requires = "bootstrap")]
+    #[arg(long, requires = "bootstrap", conflicts_with_all = ["input", "no_input", "lines", "rate", "state_dir", "until_end"])]
     verify: bool,
     /// A setting by its name, for example processing.guarantee=at_least_once. May be repeated.
     #[arg(long = "set", value_name = "NAME=VALUE")]
@@ -91,28 +95,35 @@ fn main() -> ExitCode {
 /// Answers whether the counts are right, as far as that was asked.
 fn run(args: &Args) -> Result<bool> {
     let config = settings(args)?;
-    let broker: Arc<dyn Broker> = match &args.bootstrap {
-        Some(bootstrap) => Arc::new(Kafka::connect(KafkaSettings::new(bootstrap))?),
+    let source = source(args)?;
+    let broker: Arc<dyn Broker> = match args.bootstrap {
+        Some(_) => Arc::new(Kafka::connect(config.connection())?),
         None => Arc::new(Embedded::new(Arc::new(SystemClock::new()))),
     };
     if args.verify {
         return verdict(&*broker, PATIENCE, false);
     }
     topics::create(&*broker, &[LINES, COUNTS], PARTITIONS)?;
-    let source = match &args.input {
-        Some(path) => Some(lines::from_file(path)?),
-        None if args.no_input => None,
-        None => Some(lines::made_up(7)),
+    let members = if args.bootstrap.is_some() {
+        Members::one_of_many(&word_count()?, config, &broker, args.state_dir.as_deref())?
+    } else {
+        Members::in_one_process(&word_count()?, config, &broker, 3)?
     };
-    let source = source.map(|lines| match (&args.input, args.until_end) {
-        (None, true) => Box::new(lines.take(20_000)) as lines::Lines,
-        _ => lines,
-    });
-    let rate = (args.input.is_none() && !args.until_end).then_some(args.rate);
-    let count = if args.bootstrap.is_some() { 1 } else { 3 };
-    let members = Members::start(&word_count()?, config, &broker, count, args.state_dir.as_deref())?;
-    let feeder = source.map(|lines| Feeder::start(Arc::clone(&broker), LINES, lines, rate)).transpose()?;
+    let feeder = source.map(|(lines, rate)| Feeder::start(Arc::clone(&broker), LINES, lines, rate)).transpose()?;
     if args.until_end { run_to_end(&*broker, members, feeder) } else { watch(&*broker, members, feeder).map(|()| true) }
+}
+
+/// The lines to feed, and how many a second.
+fn source(args: &Args) -> Result<Option<(Lines, Option<u32>)>> {
+    if args.no_input || args.verify {
+        return Ok(None);
+    }
+    if let Some(path) = &args.input {
+        return Ok(Some((lines::from_file(path)?, None)));
+    }
+    let count = args.lines.or(args.until_end.then_some(20_000)).unwrap_or(usize::MAX);
+    let rate = args.rate.or((!args.until_end).then_some(1000));
+    Ok(Some((Box::new(lines::made_up(7).take(count)), rate)))
 }
 
 fn settings(args: &Args) -> Result<StreamsConfig> {
@@ -132,16 +143,19 @@ fn settings(args: &Args) -> Result<StreamsConfig> {
 
 /// Processes all there is, then compares.
 fn run_to_end(broker: &dyn Broker, members: Members, feeder: Option<Feeder>) -> Result<bool> {
-    if let Some(feeder) = feeder {
-        while !feeder.is_done() {
-            members.check()?;
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        feeder.finish(false)?;
-    }
-    let right = verdict(broker, PATIENCE, true);
+    let fed = feeder.map_or(Ok(()), |feeder| feed(&members, feeder));
+    let right = fed.and_then(|()| verdict(broker, PATIENCE, true));
     members.shutdown()?;
     right
+}
+
+/// Waits until all lines are written.
+fn feed(members: &Members, feeder: Feeder) -> Result<()> {
+    while !feeder.is_done() {
+        members.check()?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    feeder.finish()
 }
 
 /// Waits until everything is counted, and counts again in the plainest way.
@@ -170,8 +184,13 @@ fn verdict(broker: &dyn Broker, patience: Duration, print: bool) -> Result<bool>
 
 /// Shows what happens until a signal comes. On the embedded broker member 2 goes away and comes back.
 fn watch(broker: &dyn Broker, mut members: Members, feeder: Option<Feeder>) -> Result<()> {
+    let watched = watch_until_signal(broker, &mut members, feeder);
+    members.shutdown().and(watched)
+}
+
+fn watch_until_signal(broker: &dyn Broker, members: &mut Members, mut feeder: Option<Feeder>) -> Result<()> {
     let mut table = Table::new(broker, COUNTS)?;
-    let stop = members::signalled()?;
+    let stop = members::signalled();
     let mut shown = Instant::now();
     while !stop.load(std::sync::atomic::Ordering::SeqCst) {
         members.check()?;
@@ -179,11 +198,12 @@ fn watch(broker: &dyn Broker, mut members: Members, feeder: Option<Feeder>) -> R
         table.read(Duration::from_millis(50))?;
         if shown.elapsed() >= Duration::from_secs(1) {
             shown = Instant::now();
-            table.show(&members, feeder.as_ref().map(Feeder::written));
+            table.show(members, feeder.as_ref().map(Feeder::written));
+        }
+        if let Some(done) = feeder.take_if(|feeder| feeder.is_done()) {
+            eprintln!("all {} lines are written", done.written());
+            done.finish()?;
         }
     }
-    if let Some(feeder) = feeder {
-        feeder.finish(true)?;
-    }
-    members.shutdown()
+    feeder.map_or(Ok(()), Feeder::stop)
 }

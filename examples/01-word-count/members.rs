@@ -14,41 +14,60 @@ const DRAIN: Duration = Duration::from_secs(30);
 const ACT: Duration = Duration::from_secs(8);
 
 /// Starts members and plays the coming and going of one.
-pub struct Members {
+pub(crate) struct Members {
     topology: Topology,
     config: StreamsConfig,
     broker: Arc<dyn Broker>,
     running: Vec<Option<KafkaStreams>>,
     processed_before: u64,
     started: Instant,
+    // Where members that share a process keep what tells them apart; removed with them.
+    home: Option<PathBuf>,
 }
 
 impl Members {
-    pub fn start(
+    /// This process is one member of many.
+    pub(crate) fn one_of_many(
+        topology: &Topology,
+        config: StreamsConfig,
+        broker: &Arc<dyn Broker>,
+        state_dir: Option<&Path>,
+    ) -> Result<Self> {
+        let mut members = Self::none(topology, config, broker, None);
+        let started = match state_dir {
+            Some(directory) => members.start_in(directory.to_owned())?,
+            None => members.start_in_first_unlocked()?,
+        };
+        members.running.push(Some(started));
+        Ok(members)
+    }
+
+    /// All members are in this process. Their stores are in memory.
+    pub(crate) fn in_one_process(
         topology: &Topology,
         config: StreamsConfig,
         broker: &Arc<dyn Broker>,
         count: usize,
-        state_dir: Option<&Path>,
     ) -> Result<Self> {
-        let mut members = Self {
+        let home = std::env::temp_dir().join(format!("headwater-word-count-{}", std::process::id()));
+        let mut members = Self::none(topology, config.store(StoreKind::Memory), broker, Some(home));
+        for index in 0..count {
+            let started = members.start_numbered(index)?;
+            members.running.push(Some(started));
+        }
+        Ok(members)
+    }
+
+    fn none(topology: &Topology, config: StreamsConfig, broker: &Arc<dyn Broker>, home: Option<PathBuf>) -> Self {
+        Self {
             topology: topology.clone(),
-            // Members of one process would have to share a state directory on disk.
-            config: if count > 1 { config.store(StoreKind::Memory) } else { config },
+            config,
             broker: Arc::clone(broker),
             running: Vec::new(),
             processed_before: 0,
             started: Instant::now(),
-        };
-        for index in 0..count {
-            let started = match (count, state_dir) {
-                (1, Some(directory)) => members.start_in(directory.to_owned())?,
-                (1, None) => members.start_in_first_unlocked()?,
-                _ => members.start_one(index)?,
-            };
-            members.running.push(Some(started));
+            home,
         }
-        Ok(members)
     }
 
     fn start_in(&self, directory: PathBuf) -> Result<KafkaStreams> {
@@ -56,10 +75,8 @@ impl Members {
         KafkaStreams::start_on(&self.topology, config, Arc::clone(&self.broker))
     }
 
-    /// A member beside others in this process: its state, all in memory, needs only a directory for its identity.
-    fn start_one(&self, index: usize) -> Result<KafkaStreams> {
-        let directory = std::env::temp_dir().join(format!("headwater-word-count-{}-{index}", std::process::id()));
-        self.start_in(directory)
+    fn start_numbered(&self, index: usize) -> Result<KafkaStreams> {
+        self.start_in(self.home.as_deref().unwrap_or(Path::new("state")).join(index.to_string()))
     }
 
     fn start_in_first_unlocked(&self) -> Result<KafkaStreams> {
@@ -73,7 +90,7 @@ impl Members {
     }
 
     /// Stops the second member for a while, if there are several.
-    pub fn play(&mut self) -> Result<()> {
+    pub(crate) fn play(&mut self) -> Result<()> {
         if self.running.len() < 2 {
             return Ok(());
         }
@@ -86,7 +103,7 @@ impl Members {
                 member.shutdown(DRAIN)
             }
             (None, false) => {
-                let member = self.start_one(1)?;
+                let member = self.start_numbered(1)?;
                 self.running[1] = Some(member);
                 Ok(())
             }
@@ -98,31 +115,34 @@ impl Members {
     }
 
     /// Fails if a member has.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let failed = self.running.iter().flatten().find(|member| member.state() == StreamsState::Error);
         failed.map_or(Ok(()), |_| Err(Error::Engine("a member has failed: see the log".to_owned())))
     }
 
     /// Records processed by all members.
-    pub fn processed(&self) -> u64 {
+    pub(crate) fn processed(&self) -> u64 {
         self.running.iter().flatten().map(|member| member.figures().processed).sum::<u64>() + self.processed_before
     }
 
     /// Who runs what.
-    pub fn describe(&self, separator: &str) -> String {
-        let members = self.running.iter().zip(1..).map(|(member, number)| match member {
-            None => format!("member {number}: stopped"),
-            Some(member) => {
-                let tasks = member.tasks();
-                let names: Vec<_> = tasks.keys().map(ToString::to_string).collect();
-                format!("member {number}: {} tasks ({})", tasks.len(), names.join(" "))
-            }
+    pub(crate) fn describe(&self, separator: &str) -> String {
+        let members = self.running.iter().zip(1..).map(|(member, number)| {
+            let name = match self.home {
+                Some(_) => format!("member {number}"),
+                None => format!("process {}", std::process::id()),
+            };
+            let Some(member) = member else { return format!("{name}: stopped") };
+            let tasks = member.tasks();
+            let names: Vec<_> = tasks.keys().map(ToString::to_string).collect();
+            format!("{name}: {} tasks ({})", tasks.len(), names.join(" "))
         });
         members.collect::<Vec<_>>().join(separator)
     }
 
     /// Commits and stops all.
-    pub fn shutdown(self) -> Result<()> {
+    pub(crate) fn shutdown(self) -> Result<()> {
+        let home = self.home;
         // All at once: one after the other would hand tasks from the one to the next.
         let stopping: Vec<_> = self
             .running
@@ -133,12 +153,17 @@ impl Members {
         let ended = stopping.into_iter().map(|thread| {
             thread.join().unwrap_or_else(|_| Err(Error::Engine("a member panicked while it stopped".to_owned())))
         });
-        ended.collect()
+        let ended = ended.collect();
+        if let Some(home) = home {
+            // Nothing in it is of use to anybody: what cannot be removed is left to the system.
+            let _ = std::fs::remove_dir_all(home);
+        }
+        ended
     }
 }
 
 /// Becomes true when SIGTERM or ctrl-c comes.
-pub fn signalled() -> Result<Arc<AtomicBool>> {
+pub(crate) fn signalled() -> Arc<AtomicBool> {
     let signalled = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&signalled);
     std::thread::spawn(move || {
@@ -147,5 +172,5 @@ pub fn signalled() -> Result<Arc<AtomicBool>> {
         }
         told.store(true, Ordering::SeqCst);
     });
-    Ok(signalled)
+    signalled
 }

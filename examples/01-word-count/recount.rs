@@ -10,7 +10,7 @@ use headwater_examples::topics::{Follower, ends};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The newest count of each word in the output topic.
-pub fn counted(broker: &dyn Broker, topic: &str) -> Result<BTreeMap<String, i64>> {
+pub(crate) fn counted(broker: &dyn Broker, topic: &str) -> Result<BTreeMap<String, i64>> {
     let (mut counts, mut wrong) = (BTreeMap::new(), None);
     Follower::new(broker, topic)?.read_to(&ends(broker, topic)?, DEADLINE, |record| {
         let key = record.key.and_then(|key| String::from_utf8(key.to_vec()).ok());
@@ -29,7 +29,7 @@ pub fn counted(broker: &dyn Broker, topic: &str) -> Result<BTreeMap<String, i64>
 }
 
 /// The words of the input topic, counted one by one.
-pub fn recounted(broker: &dyn Broker, topic: &str) -> Result<HashMap<String, i64>> {
+pub(crate) fn recounted(broker: &dyn Broker, topic: &str) -> Result<HashMap<String, i64>> {
     let mut counts = HashMap::new();
     Follower::new(broker, topic)?.read_to(&ends(broker, topic)?, DEADLINE, |record| {
         let line = String::from_utf8_lossy(record.value.unwrap_or_default());
@@ -41,7 +41,7 @@ pub fn recounted(broker: &dyn Broker, topic: &str) -> Result<HashMap<String, i64
 }
 
 /// The first word, in order, that the two count differently.
-pub fn first_difference(counted: &BTreeMap<String, i64>, recounted: &HashMap<String, i64>) -> Option<String> {
+pub(crate) fn first_difference(counted: &BTreeMap<String, i64>, recounted: &HashMap<String, i64>) -> Option<String> {
     let mut words: Vec<_> = counted.keys().chain(recounted.keys()).collect();
     words.sort();
     let differs = words.into_iter().find(|word| counted.get(*word) != recounted.get(*word))?;

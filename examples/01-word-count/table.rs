@@ -14,7 +14,7 @@ use crate::members::Members;
 const TOP: usize = 10;
 
 /// Reads the output topic and shows it.
-pub struct Table {
+pub(crate) struct Table {
     follower: Follower,
     counts: HashMap<Vec<u8>, i64>,
     terminal: bool,
@@ -22,14 +22,14 @@ pub struct Table {
 }
 
 impl Table {
-    pub fn new(broker: &dyn Broker, topic: &str) -> Result<Self> {
+    pub(crate) fn new(broker: &dyn Broker, topic: &str) -> Result<Self> {
         let follower = Follower::new(broker, topic)?;
         let terminal = std::io::stdout().is_terminal();
         Ok(Self { follower, counts: HashMap::new(), terminal, last: (Instant::now(), 0) })
     }
 
     /// Takes in what has been counted since.
-    pub fn read(&mut self, wait: Duration) -> Result<()> {
+    pub(crate) fn read(&mut self, wait: Duration) -> Result<()> {
         let counts = &mut self.counts;
         self.follower.read(wait, |record| {
             if let (Some(word), Some(Ok(count))) = (record.key, record.value.map(<[u8; 8]>::try_from)) {
@@ -40,7 +40,7 @@ impl Table {
     }
 
     /// A table on a terminal, a line elsewhere.
-    pub fn show(&mut self, members: &Members, fed: Option<u64>) {
+    pub(crate) fn show(&mut self, members: &Members, fed: Option<u64>) {
         let processed = members.processed();
         let rate = processed.saturating_sub(self.last.1) as f64 / self.last.0.elapsed().as_secs_f64();
         self.last = (Instant::now(), processed);

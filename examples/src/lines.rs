@@ -16,6 +16,9 @@ use headwater::{Error, Result};
 /// Records handed over and not acknowledged, above which the feeder waits.
 const BACKLOG_LIMIT: usize = 10_000;
 
+/// How long a feeder that is stopped may wait for acknowledgements.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Where lines come from.
 pub type Lines = Box<dyn Iterator<Item = std::io::Result<String>> + Send>;
 
@@ -25,11 +28,17 @@ pub fn from_file(path: &Path) -> Result<Lines> {
         return Ok(Box::new(BufReader::new(std::io::stdin()).lines()));
     }
     let file = std::fs::File::open(path);
-    let file = file.map_err(|error| Error::Configuration(format!("--input {}: {error}", path.display())))?;
+    let file = file.map_err(|error| {
+        Error::Configuration(format!(
+            "--input {}: {error}; accepted: a text file, or - for standard input",
+            path.display()
+        ))
+    })?;
     Ok(Box::new(BufReader::new(file).lines()))
 }
 
 /// Endless lines of words whose frequencies differ, the same for the same seed.
+#[must_use]
 pub fn made_up(seed: u64) -> Lines {
     const WORDS: [&str; 24] = [
         "river", "stone", "water", "spring", "bank", "stream", "rain", "valley", "bridge", "mill", "reed", "trout",
@@ -70,19 +79,33 @@ impl Feeder {
     }
 
     /// Lines written so far.
+    #[must_use]
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
     /// Whether all lines are written.
+    #[must_use]
     pub fn is_done(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Ends it, at once or when the lines have ended, and tells what went wrong.
-    pub fn finish(self, at_once: bool) -> Result<()> {
-        self.stop.store(at_once, Ordering::Relaxed);
+    /// Waits until all lines are written, and tells what went wrong.
+    pub fn finish(self) -> Result<()> {
         self.thread.join().unwrap_or_else(|_| Err(Error::Engine("the feeder panicked".to_owned())))
+    }
+
+    /// Ends it after the line that it is at. One that waits for a line, as from a terminal, ends with the process.
+    pub fn stop(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let until = Instant::now() + PATIENCE;
+        while !self.is_done() {
+            if Instant::now() > until {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.finish()
     }
 }
 
@@ -106,7 +129,9 @@ fn feed(
     let handle = producer.topic(topic)?;
     let (clock, headers, started) = (SystemClock::new(), Headers::new(), Instant::now());
     for (line, number) in lines.zip(0u64..) {
-        let line = line.map_err(|error| Error::Configuration(format!("line {}: {error}", number + 1)))?;
+        let line = line.map_err(|error| {
+            Error::Configuration(format!("line {} of the input: {error}; accepted: text in UTF-8", number + 1))
+        })?;
         let ahead = || rate.is_some_and(|rate| number as f64 > started.elapsed().as_secs_f64() * f64::from(rate));
         while producer.backlog() > BACKLOG_LIMIT || ahead() {
             if stop.load(Ordering::Relaxed) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::broker::kafka::KafkaSettings;
 use crate::error::{Error, Result};
 
 /// What holds whatever crashes.
@@ -200,6 +201,17 @@ impl StreamsConfig {
             }
         }
         Ok(self)
+    }
+
+    /// The connection that these settings describe, for a program that shares it with its process: see
+    /// [`KafkaStreams::start_on`](crate::KafkaStreams::start_on).
+    #[must_use]
+    pub fn connection(&self) -> KafkaSettings {
+        let mut settings = KafkaSettings::new(&self.bootstrap);
+        settings.client_id.clone_from(&self.application_id);
+        settings.request_timeout = self.request_timeout;
+        settings.client = self.client.iter().cloned().collect();
+        settings
     }
 
     /// The commit interval in force.

@@ -14,6 +14,8 @@ use crate::worker::WorkerOrder;
 
 /// How long a process that has failed may take to leave its group, ms.
 const LEAVE_MS: i64 = 5_000;
+/// A step so long after the last one, ms, tells that the process was paused: the thread sleeps a second at most.
+const PAUSE_MS: i64 = 3_000;
 
 /// What the crew is told.
 pub(crate) enum Report {
@@ -60,6 +62,9 @@ pub(crate) struct Crew {
     acknowledged: u64,
     stage: Stage,
     failure: Option<Error>,
+    // When it took its last step, and when it last came back from a pause of the whole process.
+    stepped: Timestamp,
+    resumed: Timestamp,
 }
 
 impl Crew {
@@ -95,6 +100,8 @@ impl Crew {
             acknowledged: 0,
             stage: Stage::Working,
             failure: None,
+            stepped: Timestamp::MIN,
+            resumed: Timestamp::MIN,
         })
     }
 
@@ -166,10 +173,16 @@ impl Crew {
     }
 
     /// Heartbeats come from this thread and would hide a worker that is stuck, in user code for instance. Its
-    /// tasks are somebody else's to run, so the process leaves.
+    /// tasks are somebody else's to run, so the process leaves. A worker is not to blame for the time in which this
+    /// thread took no step either: then the whole process stood still.
     fn look_after(&mut self, now: Timestamp) {
+        if now.saturating_sub(self.stepped) > PAUSE_MS {
+            self.resumed = now;
+        }
+        self.stepped = now;
         let patience = millis(self.engine.config.rebalance_timeout);
-        let silent = |worker: &usize| self.engine.board.silence(*worker, now) > patience;
+        let awake = now.saturating_sub(self.resumed);
+        let silent = |worker: &usize| self.engine.board.silence(*worker, now).min(awake) > patience;
         let ended = |worker: usize| self.ended.get(worker).copied().unwrap_or(true);
         let stuck = (0..self.workers.len()).find(|worker| !ended(*worker) && silent(worker));
         if let Some(worker) = stuck

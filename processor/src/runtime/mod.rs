@@ -19,7 +19,7 @@ pub use engine::{Figures, TaskStatus};
 pub(crate) use mailbox::Mailbox;
 
 use crate::broker::Broker;
-use crate::broker::kafka::{Kafka, KafkaSettings};
+use crate::broker::kafka::Kafka;
 use crate::config::StreamsConfig;
 use crate::error::{Error, Result};
 use crate::group::TaskId;
@@ -74,11 +74,7 @@ impl KafkaStreams {
     /// Starts a process on the Kafka cluster that the settings name.
     pub fn start(topology: &Topology, config: StreamsConfig) -> Result<Self> {
         config.check()?;
-        let mut settings = KafkaSettings::new(&config.bootstrap);
-        settings.client_id.clone_from(&config.application_id);
-        settings.request_timeout = config.request_timeout;
-        settings.client = config.client.iter().cloned().collect();
-        let broker: Arc<dyn Broker> = Arc::new(Kafka::connect(settings)?);
+        let broker: Arc<dyn Broker> = Arc::new(Kafka::connect(config.connection())?);
         Self::start_on(topology, config, broker)
     }
 

@@ -101,9 +101,7 @@ impl Worker {
             return Ok(());
         }
         let Some(lease) = self.lease.clone() else { return Ok(()) };
-        if self.failpoints.before_offsets() {
-            return Ok(());
-        }
+        self.failpoints.before_offsets();
         #[cfg(feature = "failpoints")]
         let lease = if self.failpoints.fresh_lease() { self.engine.board.lease().unwrap_or(lease) } else { lease };
         let offsets = self.positions();

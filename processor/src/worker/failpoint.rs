@@ -3,8 +3,9 @@
 //! Read from the environment variable `HEADWATER_FAILPOINTS`, `name=value` separated by commas. Without the feature
 //! `failpoints` none of this exists and every question is answered "no" at compile time.
 
-/// How often a held worker looks whether it may go on, ms.
-pub(super) const LOOK_AGAIN_MS: i64 = 10;
+/// How often a held worker looks whether it may go on.
+#[cfg(feature = "failpoints")]
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// The points that are switched on.
 #[derive(Debug, Default)]
@@ -12,8 +13,6 @@ pub(super) struct Failpoints {
     /// `commit.hold=<path>`: as long as the file exists, a worker stops between its last output and its offsets.
     #[cfg(feature = "failpoints")]
     hold: Option<std::path::PathBuf>,
-    #[cfg(feature = "failpoints")]
-    held: bool,
     #[cfg(feature = "failpoints")]
     fresh_lease: bool,
 }
@@ -24,22 +23,24 @@ impl Failpoints {
     pub(super) fn from_environment() -> Self {
         Self {
             hold: setting("commit.hold").map(Into::into),
-            held: false,
             fresh_lease: setting("commit.lease").as_deref() == Some("fresh"),
         }
     }
 
-    /// Whether the worker stands still. It hears nothing meanwhile, as a thread that is not scheduled.
-    pub(super) fn holds(&mut self) -> bool {
-        self.held = self.held && self.hold.as_ref().is_some_and(|file| file.exists());
-        self.held
-    }
-
-    /// All outputs are acknowledged and no offset is sent: stop here if told so. `<path>.held` tells the test.
-    pub(super) fn before_offsets(&mut self) -> bool {
-        let Some(file) = self.hold.as_ref().filter(|file| file.exists()) else { return false };
-        self.held = std::fs::write(file.with_extension("held"), std::process::id().to_string()).is_ok();
-        self.held
+    /// All outputs are acknowledged and no offset is sent: the worker stands still here if told so. `<path>.held` tells the test.
+    ///
+    /// The thread sleeps in its place, as one that is not scheduled: it hears of nothing meanwhile, and the next thing
+    /// it does is to send what it was about to send. A step that came back and was called again would first hear that
+    /// its lease is void, and the broker's own refusal would never be seen.
+    pub(super) fn before_offsets(&self) {
+        let Some(file) = self.hold.as_ref().filter(|file| file.exists()) else { return };
+        if let Err(error) = std::fs::write(file.with_extension("held"), std::process::id().to_string()) {
+            tracing::error!(event = "failpoint.untold", file = %file.display(), %error, "not held");
+            return;
+        }
+        while file.exists() {
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     /// `commit.lease=fresh`: commit under whatever the group's metadata say now instead of under the lease.
@@ -64,11 +65,6 @@ impl Failpoints {
         Self {}
     }
 
-    pub(super) const fn holds(&mut self) -> bool {
-        false
-    }
-
-    pub(super) const fn before_offsets(&mut self) -> bool {
-        false
-    }
+    #[expect(clippy::unused_self, reason = "the same call as with the feature")]
+    pub(super) const fn before_offsets(&self) {}
 }

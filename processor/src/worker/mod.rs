@@ -161,9 +161,6 @@ impl Worker {
     /// Does what there is to do; answers when it wants to run next, should nothing wake it.
     pub(crate) fn step(&mut self, now: Timestamp) -> Result<Timestamp> {
         self.engine.board.beat(self.index, now);
-        if self.failpoints.holds() {
-            return Ok(now.saturating_add(failpoint::LOOK_AGAIN_MS));
-        }
         self.consumer.poll()?;
         let delivered = self.outlet.producer().poll();
         self.take_orders(now)?;
