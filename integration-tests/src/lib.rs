@@ -8,6 +8,7 @@
 //! Where no broker can be had every call that needs one fails and says what to install: a test never passes unrun.
 
 mod broker;
+mod dump;
 mod failure;
 mod fleet;
 mod judge;
@@ -18,14 +19,17 @@ mod producer;
 mod program;
 mod record;
 mod settings;
+mod status;
 mod stream;
 mod topics;
 mod wait;
 mod watchdog;
 
+pub mod counting;
 pub mod oracle;
 
 pub use broker::Broker;
+pub use dump::{StoreDump, StoreEntry, Stores, check_stores_exact};
 pub use failure::Failure;
 pub use fleet::Fleet;
 pub use judge::{Isolation, Judge};
@@ -34,6 +38,7 @@ pub use producer::{Feeder, Sent, produce_all};
 pub use program::Program;
 pub use record::Record;
 pub use settings::Settings;
+pub use status::Status;
 pub use stream::{Outgoing, Stream};
 pub use topics::{Topics, unique};
 pub use wait::eventually;

@@ -1,0 +1,86 @@
+//! What came out in the end.
+
+use std::fs;
+use std::time::Duration;
+
+use super::{Counting, PATIENCE};
+use crate::{Failure, Isolation, Process, Program, Record, StoreDump, Stores, eventually, oracle};
+
+/// Time for a dump of one state directory.
+const DUMP_TIME: Duration = Duration::from_secs(60);
+
+impl Counting {
+    /// SIGTERM to all processes; then nothing that was written may still be open.
+    ///
+    /// # Errors
+    /// When one does not end in time or not with exit code 0, or a transaction is left open.
+    pub fn shut_down(&mut self) -> Result<(), Failure> {
+        self.fleet.shut_down(PATIENCE)?;
+        for topic in [self.launch.repartition(), self.launch.changelog(), self.launch.output.clone()] {
+            // The broker answers a commit before it has written the markers.
+            eventually(PATIENCE, &format!("no open transaction in {topic}"), || {
+                let ends = |isolation| self.judge.ends(&topic, isolation).map_err(|failure| failure.to_string());
+                let (stable, all) = (ends(Isolation::Committed)?, ends(Isolation::Uncommitted)?);
+                if stable == all { Ok(()) } else { Err(format!("{stable:?} stable of {all:?}")) }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Starts a process again that has ended.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart(&mut self, number: usize) -> Result<(), Failure> {
+        self.left.remove(&number);
+        self.fleet.process(number)?.restart()
+    }
+
+    /// Deletes what a process that has ended keeps on disk.
+    ///
+    /// # Errors
+    /// When it cannot be deleted.
+    pub fn forget(&mut self, number: usize) -> Result<(), Failure> {
+        let state = self.fleet.process(number)?.state_dir();
+        Ok(fs::remove_dir_all(state)?)
+    }
+
+    /// What the stores hold; all processes must have ended.
+    ///
+    /// # Errors
+    /// When a state directory cannot be read.
+    pub fn dump(&mut self) -> Result<Stores, Failure> {
+        let mut dumps = Vec::new();
+        for number in 0..self.fleet.len() {
+            let home = tempfile::tempdir()?;
+            let state = self.fleet.process(number)?.state_dir().display().to_string();
+            let program = Program::new(&self.launch.program)
+                .args(["dump", "--application", &self.launch.application, "--state-dir", &state])
+                .env("RUST_LOG", "error");
+            let mut process = Process::spawn(&format!("dump of #{number}"), home.path(), program)?;
+            let status = process.wait(DUMP_TIME)?;
+            if !status.success() {
+                return Err(process.failure(&format!("ended with {status}")));
+            }
+            dumps.extend(process.lines().iter().filter_map(|line| StoreDump::parse(line)));
+        }
+        Ok(Stores::newest(dumps))
+    }
+
+    /// What a `read_committed` consumer reads from the output.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn outputs(&self) -> Result<Vec<Vec<Record>>, Failure> {
+        self.judge.read_topic(&self.launch.output, Isolation::Committed)
+    }
+
+    /// Checks that for each key the outputs are 1, 2, …, n.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn check_outputs_exact(&self) -> Result<(), Failure> {
+        let expected = oracle::count_per_key(self.sent.iter().map(|sent| sent.record.key.clone()));
+        oracle::check_counts_exact(&expected, &self.outputs()?, oracle::big_endian)
+    }
+}

@@ -1,0 +1,27 @@
+//! Exactly-once under SIGKILL: three processes count records that keep coming, each is killed in turn, and nothing is lost or doubled.
+
+use headwater_integration_tests::counting::{Counting, Guarantee};
+use headwater_integration_tests::{Failure, check_stores_exact};
+
+const PROCESSES: usize = 3;
+const KILLS: usize = 6;
+
+#[test]
+fn counts_are_exact_whoever_is_killed() -> Result<(), Failure> {
+    let program = env!("CARGO_BIN_EXE_count");
+    let mut counting = Counting::start(program, Guarantee::ExactlyOnce, 100, PROCESSES)?;
+    let mut hits = 0;
+    for number in 0..KILLS {
+        let kill = counting.kill(number % PROCESSES)?;
+        println!("{kill:?}");
+        hits += usize::from(kill.undone > 0);
+    }
+    counting.drain()?;
+    counting.shut_down()?;
+    counting.check_outputs_exact()?;
+    let stores = counting.dump()?;
+    check_stores_exact(counting.sent(), &stores)?;
+    println!("{} records, {hits} of {KILLS} kills inside a transaction", counting.sent().len());
+    assert!(hits + 1 >= KILLS, "only {hits} of {KILLS} kills left an aborted transaction: the run proves too little");
+    Ok(())
+}
