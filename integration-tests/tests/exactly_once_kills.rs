@@ -8,20 +8,24 @@ const KILLS: usize = 6;
 
 #[test]
 fn counts_are_exact_whoever_is_killed() -> Result<(), Failure> {
-    let program = env!("CARGO_BIN_EXE_count");
-    let mut counting = Counting::start(program, Guarantee::ExactlyOnce, 100, PROCESSES)?;
-    let mut hits = 0;
-    for number in 0..KILLS {
-        let kill = counting.kill(number % PROCESSES)?;
-        println!("{kill:?}");
-        hits += usize::from(kill.undone > 0);
-    }
-    counting.drain()?;
-    counting.shut_down()?;
-    counting.check_outputs_exact()?;
-    let stores = counting.dump()?;
-    check_stores_exact(counting.sent(), &stores)?;
-    println!("{} records, {hits} of {KILLS} kills inside a transaction", counting.sent().len());
-    assert!(hits + 1 >= KILLS, "only {hits} of {KILLS} kills left an aborted transaction: the run proves too little");
-    Ok(())
+    Counting::run(env!("CARGO_BIN_EXE_count"), Guarantee::ExactlyOnce, 100, PROCESSES, |counting| {
+        let mut hits = 0;
+        for number in 0..KILLS {
+            let kill = counting.kill(number % PROCESSES)?;
+            println!("{kill:?}");
+            hits += usize::from(kill.undone > 0);
+        }
+        counting.drain()?;
+        counting.shut_down()?;
+        counting.check_outputs_exact()?;
+        let stores = counting.dump()?;
+        check_stores_exact(counting.sent(), &stores)?;
+        println!("{} records, {hits} of {KILLS} kills inside a transaction", counting.sent().len());
+        if hits + 1 < KILLS {
+            return Err(Failure::new(format!(
+                "only {hits} of {KILLS} kills left an aborted transaction: too few to prove anything"
+            )));
+        }
+        Ok(())
+    })
 }

@@ -48,16 +48,27 @@ pub struct Kill {
 }
 
 impl Counting {
-    /// Starts `processes` processes of `program` (its path) on fresh topics under load, and waits until they share the tasks evenly.
+    /// Starts `processes` processes of `program` (its path) on fresh topics under load, waits until they share the tasks evenly, and
+    /// hands them to `test`. Should that fail, what the processes kept and printed stays for a look.
     ///
     /// # Errors
-    /// When there is no broker, or the processes do not come to share the tasks.
-    pub fn start(
+    /// When there is no broker, the processes do not come to share the tasks, or `test` fails.
+    pub fn run(
         program: &str,
         guarantee: Guarantee,
         commit_interval_ms: u32,
         processes: usize,
-    ) -> Result<Self, Failure> {
+        test: impl FnOnce(&mut Self) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut counting = Self::start(program, guarantee, commit_interval_ms, processes)?;
+        let outcome = counting.await_balance().and_then(|_| test(&mut counting));
+        if outcome.is_err() {
+            counting.fleet.keep();
+        }
+        outcome
+    }
+
+    fn start(program: &str, guarantee: Guarantee, commit_interval_ms: u32, processes: usize) -> Result<Self, Failure> {
         let broker = Broker::shared()?;
         let launch = Launch {
             program: program.into(),
@@ -75,9 +86,7 @@ impl Counting {
         let feeder = Feeder::start(broker.bootstrap(), &launch.input, RATE, move |index| stream.record(index))?;
         let fleet = Fleet::start(processes, |_, state| launch.program(state))?;
         let judge = Judge::new(broker.bootstrap());
-        let mut counting = Self { feeder: Some(feeder), fleet, launch, judge, left: BTreeSet::new(), sent: Vec::new() };
-        counting.await_balance()?;
-        Ok(counting)
+        Ok(Self { feeder: Some(feeder), fleet, launch, judge, left: BTreeSet::new(), sent: Vec::new() })
     }
 
     /// The processes.
