@@ -187,6 +187,18 @@ impl Judge {
             .collect())
     }
 
+    /// A look at single partitions that is quick enough to see transactions come and go.
+    ///
+    /// # Errors
+    /// When no client can be made.
+    pub fn watch(&self, topic: &str) -> Result<Watch, Failure> {
+        Ok(Watch {
+            topic: topic.to_owned(),
+            stable: self.reader(&unique("judge"), Isolation::Committed)?,
+            all: self.reader(&unique("judge"), Isolation::Uncommitted)?,
+        })
+    }
+
     fn reader(&self, group: &str, isolation: Isolation) -> Result<BaseConsumer, Failure> {
         Ok(ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
@@ -200,6 +212,45 @@ impl Judge {
             .set("fetch.wait.max.ms", "50")
             .set("fetch.queue.backoff.ms", "10")
             .create()?)
+    }
+}
+
+/// Clients that stay connected: see [`Judge::watch`].
+pub struct Watch {
+    topic: String,
+    stable: BaseConsumer,
+    all: BaseConsumer,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    /// Waits until a transaction has just begun in a partition: none is open, and then one with a record is.
+    ///
+    /// # Errors
+    /// When that is not seen for a minute, or the broker does not answer.
+    pub fn await_begin(&self, partition: i32) -> Result<(), Failure> {
+        self.await_open(partition, false)?;
+        self.await_open(partition, true)
+    }
+
+    fn await_open(&self, partition: i32, wanted: bool) -> Result<(), Failure> {
+        let start = Instant::now();
+        loop {
+            let (_, stable) = self.stable.fetch_watermarks(&self.topic, partition, TIMEOUT)?;
+            let (_, all) = self.all.fetch_watermarks(&self.topic, partition, TIMEOUT)?;
+            if (stable < all) == wanted {
+                return Ok(());
+            }
+            if start.elapsed() > SILENCE {
+                let seen = if wanted { "no transaction" } else { "always a transaction" };
+                return Err(Failure::new(format!("{seen} open in {}/{partition} for a minute", self.topic)));
+            }
+        }
     }
 }
 

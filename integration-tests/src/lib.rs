@@ -29,10 +29,10 @@ pub mod counting;
 pub mod oracle;
 
 pub use broker::Broker;
-pub use dump::{StoreDump, StoreEntry, Stores, check_stores_exact};
+pub use dump::{StoreDump, StoreEntry, Stores, check_stores_exact, check_stores_last};
 pub use failure::Failure;
 pub use fleet::Fleet;
-pub use judge::{Isolation, Judge};
+pub use judge::{Isolation, Judge, Watch};
 pub use process::{Process, wait_for_pause};
 pub use producer::{Feeder, Sent, produce_all};
 pub use program::Program;

@@ -7,7 +7,7 @@ use super::{Guarantee, Launch};
 use crate::{Failure, Isolation, Judge, eventually};
 
 /// Time for a trace of a kill to show: a process that starts again aborts what its last run left open.
-const TRACE: Duration = Duration::from_secs(10);
+const TRACE: Duration = Duration::from_secs(5);
 
 /// The topics that are written, and where each of their partitions ended.
 pub(super) type Marks = Vec<(String, Vec<i64>)>;
@@ -33,7 +33,7 @@ impl Launch {
     }
 
     fn undone(&self, judge: &Judge, marks: &Marks) -> Result<usize, Failure> {
-        let mut undone = 0;
+        let mut undone = 0_usize;
         for (topic, from) in marks {
             undone += match self.guarantee {
                 Guarantee::ExactlyOnce => judge.aborted_from(topic, from)?.len(),

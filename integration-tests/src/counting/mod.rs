@@ -115,18 +115,39 @@ impl Counting {
         if status.success() { Ok(()) } else { Err(process.failure(&format!("ended with {status} after SIGTERM"))) }
     }
 
+    /// So many [kills](Self::kill), one process after the other, each of which must have hit something but for one.
+    ///
+    /// # Errors
+    /// When a kill fails, or two have left no trace: then the run proves too little.
+    pub fn kill_in_turn(&mut self, kills: usize) -> Result<(), Failure> {
+        let mut misses = 0;
+        for number in (0..self.fleet.len()).cycle().take(kills) {
+            let kill = self.kill(number)?;
+            println!("{kill:?}");
+            misses += usize::from(kill.undone == 0);
+        }
+        if misses > 1 {
+            return Err(Failure::new(format!("{misses} of {kills} kills left no trace: the run proves too little")));
+        }
+        Ok(())
+    }
+
     /// SIGKILL to a process while records flow through it, and its restart. Answers once all tasks run again.
     ///
     /// # Errors
     /// When the tasks do not come to run again, or nothing flows.
     pub fn kill(&mut self, number: usize) -> Result<Kill, Failure> {
         let before = self.launch.marks(&self.judge)?;
-        self.await_flow(i64::from(RATE))?;
+        self.await_flow(u64::from(RATE))?;
         let marks = match self.launch.guarantee {
             Guarantee::AtLeastOnce => before,
             // As late as can be, so that nothing but this kill can have aborted what is found.
             Guarantee::ExactlyOnce => self.launch.marks(&self.judge)?,
         };
+        if self.launch.guarantee == Guarantee::ExactlyOnce {
+            let partition = self.counted_partition(number)?;
+            self.judge.watch(&self.launch.changelog())?.await_begin(partition)?;
+        }
         let process = self.fleet.process(number)?;
         process.kill9()?;
         let killed = Instant::now();
@@ -161,6 +182,23 @@ impl Counting {
         Ok(statuses)
     }
 
+    /// The newest status of a process.
+    ///
+    /// # Errors
+    /// When it has said nothing yet.
+    pub fn status(&mut self, number: usize) -> Result<Status, Failure> {
+        let process = self.fleet.process(number)?;
+        let newest = process.lines().iter().rev().find_map(|line| Status::parse(line));
+        newest.ok_or_else(|| process.failure("has not said how it stands"))
+    }
+
+    /// A partition of the store's changelog that this process alone writes.
+    fn counted_partition(&mut self, number: usize) -> Result<i32, Failure> {
+        let status = self.status(number)?;
+        let counted = status.tasks.keys().find_map(|task| task.strip_prefix("1_")?.parse().ok());
+        counted.ok_or_else(|| Failure::new(format!("process #{number} counts nothing: {status:?}")))
+    }
+
     /// Waits until every task runs in one process, and no process has two tasks more than another, in all and of each sub-topology.
     /// Answers how many tasks each has.
     ///
@@ -178,7 +216,7 @@ impl Counting {
     ///
     /// # Errors
     /// When they do not come.
-    pub fn await_flow(&mut self, records: i64) -> Result<(), Failure> {
+    pub fn await_flow(&mut self, records: u64) -> Result<(), Failure> {
         let total = |counting: &Self| -> Result<i64, Failure> {
             let ends = counting.judge.ends(&counting.launch.output, Isolation::Committed)?;
             Ok(ends.iter().map(|(_, end)| end).sum())
@@ -186,6 +224,7 @@ impl Counting {
         let start = total(self)?;
         eventually(PATIENCE, "records to flow", || {
             let passed = total(self).map_err(|failure| failure.to_string())?.saturating_sub(start);
+            let passed = u64::try_from(passed).unwrap_or(0);
             if passed >= records { Ok(()) } else { Err(format!("{passed} of {records}")) }
         })
     }
