@@ -20,6 +20,7 @@ pub struct Identity {
     /// The changelog topic's name.
     pub topic: String,
     /// The changelog topic's id in text form, which tells a topic from one deleted and created again under the same name.
+    /// Empty where the broker does not tell it; then no data can be proved to come from the topic.
     pub topic_id: String,
     /// The changelog partition.
     pub partition: i32,
@@ -66,6 +67,9 @@ pub fn verify(backend: &dyn Backend, store: StoreId, identity: &Identity, change
     let Ok(found) = serde_json::from_slice::<Identity>(&origin) else {
         return rebuild(format!("its origin cannot be read: {:?}", String::from_utf8_lossy(&origin)));
     };
+    if identity.topic_id.is_empty() {
+        return rebuild(format!("the broker does not tell the id of topic {}", identity.topic));
+    }
     if let Some((difference, harmless)) = identity.difference(&found) {
         let reason = difference.to_string();
         return if harmless {
@@ -271,6 +275,17 @@ mod tests {
         rebuilds(&memory, &Identity { topic_id: "id-8".to_owned(), ..identity() }, "changelog id");
         rebuilds(&memory, &Identity { partition: 4, ..identity() }, "partition 3, not 4");
         rebuilds(&memory, &Identity { layout: "timestamped/1".to_owned(), ..identity() }, "layout");
+    }
+
+    #[test]
+    fn without_a_topic_id_nothing_is_proved() {
+        let mut memory = store_at(15);
+        let unknown = Identity { topic_id: String::new(), ..identity() };
+        rebuilds(&memory, &unknown, "does not tell the id");
+        let mut batch = Batch::new();
+        batch.origin(STORE, &serde_json::to_vec(&unknown).unwrap());
+        memory.write(&batch).unwrap();
+        rebuilds(&memory, &unknown, "does not tell the id");
     }
 
     #[test]

@@ -21,8 +21,8 @@ const STARTS: usize = 3;
 
 /// A real Kafka: one KRaft node started from its jars, or the cluster named by `KAFKA_BOOTSTRAP_SERVERS`.
 ///
-/// A node of ours is stopped by its own id when dropped and killed when the test process dies; its folder goes with it, except after a
-/// panic or where `HEADWATER_KEEP_BROKER` is set: then `server.log` in it tells the node's side.
+/// A node of ours is stopped by its own id when dropped and killed when the test process dies; its folder goes with it,
+/// except after a panic or where `HEADWATER_KEEP_BROKER` is set: then `server.log` in it tells the node's side.
 #[derive(Debug)]
 pub struct Broker {
     bootstrap: String,
@@ -42,7 +42,8 @@ impl Broker {
     /// Starts a node for one test alone, which may stop and restart it. Returns once a metadata request answers.
     ///
     /// # Errors
-    /// When there is no Java or no jars, saying what to install; when the node does not answer in time, with the path and the end of its log.
+    /// When there is no Java or no jars, saying what to install; when the node does not answer in time, with the path
+    /// and the end of its log.
     pub fn start(settings: &Settings) -> Result<Self, Failure> {
         let kafka = Kafka::find()?;
         let mut attempt = 1;
@@ -117,7 +118,8 @@ impl Broker {
         self.process()?.cont()
     }
 
-    /// Starts the node again, stopping it first if it runs: same ports, same data. Returns once a metadata request answers.
+    /// Starts the node again, stopping it first if it runs: same ports, same data. Returns once a metadata request
+    /// answers.
     ///
     /// # Errors
     /// When it is not ours, or does not answer in time.

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -46,8 +47,8 @@ impl Judge {
         Self { bootstrap: bootstrap.into() }
     }
 
-    /// Reads a whole topic, from the start of each partition's log to its end as it is at the call. The outer index is the
-    /// partition; records are in the order of their offsets.
+    /// Reads a whole topic, from the start of each partition's log to its end as it is at the call. The outer index is
+    /// the partition; records are in the order of their offsets.
     ///
     /// # Errors
     /// When there is no such topic, or the broker stays silent for a minute.
@@ -61,7 +62,8 @@ impl Judge {
     /// As [`read_topic`](Self::read_topic).
     pub fn read_from(&self, topic: &str, from: &[i64], isolation: Isolation) -> Result<Vec<Vec<Record>>, Failure> {
         let reader = self.reader(&unique("judge"), isolation)?;
-        let ends = ends_of(&reader, topic)?;
+        let reader = reader.consumer()?;
+        let ends = ends_of(reader, topic)?;
         let mut records: Vec<Vec<Record>> = ends.iter().map(|_| Vec::new()).collect();
         let mut open = BTreeSet::new();
         let mut assignment = TopicPartitionList::new();
@@ -92,8 +94,8 @@ impl Judge {
                         open.remove(&partition);
                     }
                 }
-                // The end may be markers of transactions, which no consumer sees: then only this tells that it is reached. It
-                // comes at the end as it is now, which is not before the one at the call.
+                // The end may be markers of transactions, which no consumer sees: then only this tells that it is
+                // reached. It comes at the end as it is now, which is not before the one at the call.
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     heard = Instant::now();
                     open.remove(&partition);
@@ -114,15 +116,16 @@ impl Judge {
         Ok(records)
     }
 
-    /// Where each partition starts and ends: first offset kept, and one past the last record or marker that this isolation may pass.
+    /// Where each partition starts and ends: first offset kept, and one past the last record or marker that this
+    /// isolation may pass.
     ///
-    /// Right after a commit the [`Isolation::Committed`] end may still lie before it: the broker answers a commit before it has
-    /// written the markers.
+    /// Right after a commit the [`Isolation::Committed`] end may still lie before it: the broker answers a commit
+    /// before it has written the markers.
     ///
     /// # Errors
     /// When there is no such topic or the broker does not answer.
     pub fn ends(&self, topic: &str, isolation: Isolation) -> Result<Vec<(i64, i64)>, Failure> {
-        ends_of(&self.reader(&unique("judge"), isolation)?, topic)
+        ends_of(self.reader(&unique("judge"), isolation)?.consumer()?, topic)
     }
 
     /// The offset committed by `group` for each partition of `topic`, `None` where there is none.
@@ -133,8 +136,9 @@ impl Judge {
     /// When there is no such topic, or such a transaction stays open for 30 s.
     pub fn committed(&self, group: &str, topic: &str) -> Result<Vec<Option<i64>>, Failure> {
         let reader = self.reader(group, Isolation::Committed)?;
+        let reader = reader.consumer()?;
         let mut wanted = TopicPartitionList::new();
-        let count = partition_count(&reader, topic)?;
+        let count = partition_count(reader, topic)?;
         for partition in 0..count {
             wanted.add_partition(topic, partition);
         }
@@ -156,8 +160,8 @@ impl Judge {
             .collect()
     }
 
-    /// Records of aborted transactions: those that a read-uncommitted consumer sees and a read-committed one does not, below the last
-    /// stable offset. Empty where no transaction with records was ever aborted.
+    /// Records of aborted transactions: those that a read-uncommitted consumer sees and a read-committed one does not,
+    /// below the last stable offset. Empty where no transaction with records was ever aborted.
     ///
     /// # Errors
     /// As [`read_topic`](Self::read_topic).
@@ -187,20 +191,8 @@ impl Judge {
             .collect())
     }
 
-    /// A look at single partitions that is quick enough to see transactions come and go.
-    ///
-    /// # Errors
-    /// When no client can be made.
-    pub fn watch(&self, topic: &str) -> Result<Watch, Failure> {
-        Ok(Watch {
-            topic: topic.to_owned(),
-            stable: self.reader(&unique("judge"), Isolation::Committed)?,
-            all: self.reader(&unique("judge"), Isolation::Uncommitted)?,
-        })
-    }
-
-    fn reader(&self, group: &str, isolation: Isolation) -> Result<BaseConsumer, Failure> {
-        Ok(ClientConfig::new()
+    pub(crate) fn reader(&self, group: &str, isolation: Isolation) -> Result<Reader, Failure> {
+        let consumer = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
             .set("group.id", group)
             .set("isolation.level", isolation.setting())
@@ -211,53 +203,33 @@ impl Judge {
             .set("check.crcs", "true")
             .set("fetch.wait.max.ms", "50")
             .set("fetch.queue.backoff.ms", "10")
-            .create()?)
+            .create()?;
+        Ok(Reader(Some(consumer)))
     }
 }
 
-/// Clients that stay connected: see [`Judge::watch`].
-pub struct Watch {
-    topic: String,
-    stable: BaseConsumer,
-    all: BaseConsumer,
-}
+/// A consumer that is closed on a thread of its own: the close waits without a limit, and a test must not hang on it.
+pub(crate) struct Reader(Option<BaseConsumer>);
 
-impl std::fmt::Debug for Watch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch").field("topic", &self.topic).finish_non_exhaustive()
+impl Reader {
+    pub(crate) fn consumer(&self) -> Result<&BaseConsumer, Failure> {
+        self.0.as_ref().ok_or_else(|| Failure::new("the judge's consumer is closed"))
     }
 }
 
-impl Watch {
-    /// Waits until a transaction has just begun in a partition: none is open, and then one with a record is.
-    ///
-    /// # Errors
-    /// When that is not seen for a minute, or the broker does not answer.
-    pub fn await_begin(&self, partition: i32) -> Result<(), Failure> {
-        self.await_open(partition, false)?;
-        self.await_open(partition, true)
-    }
-
-    fn await_open(&self, partition: i32, wanted: bool) -> Result<(), Failure> {
-        let start = Instant::now();
-        loop {
-            let (_, stable) = self.stable.fetch_watermarks(&self.topic, partition, TIMEOUT)?;
-            let (_, all) = self.all.fetch_watermarks(&self.topic, partition, TIMEOUT)?;
-            if (stable < all) == wanted {
-                return Ok(());
-            }
-            if start.elapsed() > SILENCE {
-                let seen = if wanted { "no transaction" } else { "always a transaction" };
-                return Err(Failure::new(format!("{seen} open in {}/{partition} for a minute", self.topic)));
-            }
-        }
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let consumer = self.0.take();
+        // Where no thread can be had the consumer is closed here.
+        let _ = thread::Builder::new().name("judge-close".to_owned()).spawn(move || drop(consumer));
     }
 }
 
 fn ends_of(reader: &BaseConsumer, topic: &str) -> Result<Vec<(i64, i64)>, Failure> {
     (0..partition_count(reader, topic)?)
         .map(|partition| {
-            // Asked with the consumer's own isolation level, so that the end is the last stable offset for read_committed.
+            // Asked with the consumer's own isolation level, so that the end is the last stable offset for
+            // read_committed.
             reader
                 .fetch_watermarks(topic, partition, TIMEOUT)
                 .map_err(|error| Failure::from(error).during(format!("end of {topic}/{partition}")))

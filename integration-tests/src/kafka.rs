@@ -8,9 +8,9 @@ use crate::{Failure, Program};
 const VERSION: &str = "4.4.0";
 
 /// What to do where no broker can be had; part of every such failure.
-const REMEDY: &str = "Tests on a real Kafka need one of two things: a running broker named by the variable KAFKA_BOOTSTRAP_SERVERS, \
-     or a Java runtime (17 or later; Debian: `apt-get install openjdk-17-jre-headless`) and Kafka's jars (`scripts/setup.sh` fetches \
-     them with Maven; HEADWATER_KAFKA_LIBS names their folder).";
+const REMEDY: &str = "Tests on a real Kafka need one of two things: a running broker named by the variable \
+     KAFKA_BOOTSTRAP_SERVERS, or a Java runtime (17 or later; Debian: `apt-get install openjdk-17-jre-headless`) and \
+     Kafka's jars (`scripts/setup.sh` fetches them with Maven; HEADWATER_KAFKA_LIBS names their folder).";
 
 /// The jars of Apache Kafka and the Java that runs them.
 #[derive(Debug, Clone)]
@@ -88,13 +88,13 @@ fn libs_folder() -> Result<PathBuf, Failure> {
     Ok(cache.join(format!("headwater/kafka-{VERSION}/libs")))
 }
 
-/// A cluster id as Kafka makes them: 16 random bytes in URL-safe base 64 without padding. Made here, since the storage tool needs
-/// a second of its own for it.
+/// A cluster id as Kafka makes them: 16 random bytes in URL-safe base 64 without padding. Made here, since the storage
+/// tool needs a second of its own for it.
 fn cluster_id() -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let bits = (u128::from(random()) << 64) | u128::from(random());
-    // 22 characters hold 132 bits: the last one carries the lowest two, padded with zeros. The first is kept within the letters, as
-    // an id with a leading dash would be taken for an option.
+    // 22 characters hold 132 bits: the last one carries the lowest two, padded with zeros. The first is kept within the
+    // letters, as an id with a leading dash would be taken for an option.
     (0..22u32)
         .map(|place| {
             let sextet = if place == 21 { (bits & 0b11) << 4 } else { bits >> (122 - 6 * place) } & 63;

@@ -36,10 +36,11 @@ pub fn decimal(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
-/// Checks the output of an exact count per key: for each key with n records the values are 1, 2, …, n in this order, all in one
-/// partition, and there is no other key.
+/// Checks the output of an exact count per key: for each key with n records the values are 1, 2, …, n in this order,
+/// all in one partition, and there is no other key.
 ///
-/// `outputs` are the partitions of a topic as [`Judge::read_topic`](crate::Judge::read_topic) gives them; `decode` reads a value.
+/// `outputs` are the partitions of a topic as [`Judge::read_topic`](crate::Judge::read_topic) gives them; `decode`
+/// reads a value.
 ///
 /// # Errors
 /// When there is a difference, naming the first of several keys with the record at fault.
@@ -62,8 +63,8 @@ pub fn check_counts_exact(
     })
 }
 
-/// Checks the output of a count per key that may have taken records again: each key with n records has at least n outputs, the last of
-/// them at least n, all in one partition, and there is no other key.
+/// Checks the output of a count per key that may have taken records again: each key with n records has at least n
+/// outputs, the last of them at least n, all in one partition, and there is no other key.
 ///
 /// Single values may be missing: a record counted again after a crash continues from a state that holds it already.
 ///
@@ -109,6 +110,31 @@ pub fn check_produced(sent: &[Sent], read: &[Vec<Record>]) -> Result<(), Failure
         differences.push(format!("sent to a partition that was not read: {stray:?}"));
     }
     if differences.is_empty() { Ok(()) } else { Err(Failure::new(differences.join("\n  "))) }
+}
+
+/// Checks that a topic holds each of the records `sent` at its offset, with its time, key and value, and that those of
+/// a partition are in the order of their numbers. There may be others.
+///
+/// # Errors
+/// When one is missing, differs, or is out of order, naming the first.
+pub fn check_kept(sent: &[Sent], read: &[Vec<Record>]) -> Result<(), Failure> {
+    let mut reached: BTreeMap<i32, i64> = BTreeMap::new();
+    for sent in sent {
+        let partition = sent.record.partition;
+        let records = usize::try_from(partition).ok().and_then(|partition| read.get(partition));
+        let found = records.and_then(|records| {
+            records.binary_search_by_key(&sent.offset, |record| record.offset).ok().and_then(|place| records.get(place))
+        });
+        if !found.is_some_and(|record| same(sent, record)) {
+            return Err(Failure::new(format!("sent {sent:?}, read {found:?}")));
+        }
+        if let Some(before) = reached.insert(partition, sent.offset)
+            && before >= sent.offset
+        {
+            return Err(Failure::new(format!("sent {sent:?} after offset {before}")));
+        }
+    }
+    Ok(())
 }
 
 fn same(sent: &Sent, record: &Record) -> bool {
@@ -270,7 +296,13 @@ mod tests {
             })
             .collect();
         check_produced(&sent, &read).unwrap();
+        check_kept(&sent, &read).unwrap();
+        check_kept(&sent, &outputs(&[("a", 1), ("b", 1), ("b", 1)])).unwrap();
+        assert!(check_kept(&sent, &outputs(&[("a", 1)])).unwrap_err().to_string().ends_with("read None"));
+        let reversed: Vec<Sent> = sent.iter().rev().cloned().collect();
+        assert!(check_kept(&reversed, &read).unwrap_err().to_string().ends_with("after offset 1"));
         let doubled = outputs(&[("a", 1), ("a", 1), ("b", 1)]);
+        assert!(check_kept(&sent, &doubled).unwrap_err().to_string().contains("sent Sent { index: 1"));
         assert!(
             check_produced(&sent, &doubled)
                 .unwrap_err()

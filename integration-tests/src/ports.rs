@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use crate::Failure;
 
-/// Ports tried. Below the range from which Linux takes the local ports of outgoing connections (from 32,768 on), for a broker that is
-/// down for a moment must get its port back: a client that keeps connecting to a loopback port in that range can be given the very
-/// port and be connected to itself.
+/// Ports tried. Below the range from which Linux takes the local ports of outgoing connections (from 32,768 on), for a
+/// broker that is down for a moment must get its port back: a client that keeps connecting to a loopback port in that
+/// range can be given the very port and be connected to itself.
 const FIRST: u16 = 15_000;
 const COUNT: u16 = 17_000;
 

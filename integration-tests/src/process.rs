@@ -13,9 +13,9 @@ const TAIL: usize = 30;
 
 /// One run of a program as a process of its own: killed, paused and waited for by its own id.
 ///
-/// It lives in a home folder: `state/` is its state directory, `stdout.log` and `stderr.log` take its output. The folder outlives
-/// the process, so that [`restart`](Self::restart) finds the state as the last run left it. A process still running when this value is
-/// dropped, or when the test process dies, is killed with SIGKILL.
+/// It lives in a home folder: `state/` is its state directory, `stdout.log` and `stderr.log` take its output. The
+/// folder outlives the process, so that [`restart`](Self::restart) finds the state as the last run left it. A process
+/// still running when this value is dropped, or when the test process dies, is killed with SIGKILL.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -217,8 +217,8 @@ impl Process {
         if let Some(status) = self.try_wait()? {
             return Err(self.failure(&format!("has ended ({status}), so SIG{signal} cannot be sent")));
         }
-        // The child has not been waited for, so the id is still its own. `kill` is built into every shell; the program of
-        // that name is not installed everywhere.
+        // The child has not been waited for, so the id is still its own. `kill` is built into every shell; the program
+        // of that name is not installed everywhere.
         let sent = Command::new("sh")
             .args(["-c", "kill -s \"$1\" \"$2\"", "kill", signal, &self.child.id().to_string()])
             .status()?;

@@ -4,9 +4,9 @@ use std::path::Path;
 
 /// Settings of a broker node; the default suits tests.
 ///
-/// Against Kafka's defaults: replication factors of 1, few partitions of the internal topics, no delay of a group's first rebalance,
-/// session timeouts from one second on, transactions past their timeout aborted within a second, a cleaner that looks every second.
-/// Topics are not created by being named.
+/// Against Kafka's defaults: replication factors of 1, few partitions of the internal topics, no delay of a group's
+/// first rebalance, session timeouts from one second on, transactions past their timeout aborted within a second, a
+/// cleaner that looks every second. Topics are not created by being named.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     properties: BTreeMap<String, String>,

@@ -13,9 +13,9 @@ pub struct Outgoing {
 
 /// An endless stream of records that depends on nothing but a seed: record number `i` is always the same.
 ///
-/// Keys are `key-0` to `key-<keys - 1>` and fall, like partitions, at random and independently, so that the records of a key are
-/// spread over all partitions and meet only after a repartition. The value is the record's number in decimal. Timestamps advance by a
-/// millisecond per record from 2024-01-01.
+/// Keys are `key-0` to `key-<keys - 1>` and fall, like partitions, at random and independently, so that the records of
+/// a key are spread over all partitions and meet only after a repartition. The value is the record's number in decimal.
+/// Timestamps advance by a millisecond per record from 2024-01-01.
 #[derive(Debug, Clone, Copy)]
 pub struct Stream {
     seed: u64,

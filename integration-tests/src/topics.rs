@@ -12,8 +12,8 @@ use crate::{Failure, eventually};
 /// Time for one request of administration.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A name no other test uses, also not one of another test process or of an earlier run on the same cluster: `prefix` and
-/// 16 hexadecimal digits.
+/// A name no other test uses, also not one of another test process or of an earlier run on the same cluster: `prefix`
+/// and 16 hexadecimal digits.
 #[must_use]
 pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{:016x}", random())
@@ -47,8 +47,8 @@ impl Topics {
         })
     }
 
-    /// Creates a topic of `partitions` partitions, one replica each, with these settings, and waits until every partition has
-    /// a leader.
+    /// Creates a topic of `partitions` partitions, one replica each, with these settings, and waits until every
+    /// partition has a leader.
     ///
     /// Unless a setting says otherwise its records are kept for ever: retention goes by their timestamps, and those of a
     /// [`Stream`](crate::Stream) are of the past.

@@ -15,11 +15,11 @@ while [ "$rounds" -lt 50 ] && kill -0 "$1" 2>/dev/null; do sleep 0.1; rounds=$((
 [ -z "$2" ] || rm -rf -- "$2"
 "#;
 
-/// Kills a child when the test process dies without stopping it: by SIGKILL, by an abort, or by the end of `main` with the
-/// child in a static.
+/// Kills a child when the test process dies without stopping it: by SIGKILL, by an abort, or by the end of `main` with
+/// the child in a static.
 ///
-/// A shell holds the reading end of a pipe and the test process the only writing end, so that the kernel itself tells it of the
-/// death. The shell is in a process group of its own, out of reach of the terminal's ctrl-c.
+/// A shell holds the reading end of a pipe and the test process the only writing end, so that the kernel itself tells
+/// it of the death. The shell is in a process group of its own, out of reach of the terminal's ctrl-c.
 #[derive(Debug)]
 pub(crate) struct Watchdog(Child);
 

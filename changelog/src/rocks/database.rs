@@ -29,6 +29,8 @@ struct Database {
     db: DB,
     path: PathBuf,
     stores: Arc<Stores>,
+    /// Made once, since every look-up needs some.
+    read: ReadOptions,
 }
 
 struct Stores {
@@ -78,7 +80,7 @@ impl Rocks {
         let families = families.into_iter().map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
         let db = DB::open_cf_descriptors(&options, path, families).map_err(failed("open", path))?;
         check_format(&db, path)?;
-        let database = Database { db, path: path.to_owned(), stores: Arc::new(stores) };
+        let database = Database { db, path: path.to_owned(), stores: Arc::new(stores), read: ReadOptions::default() };
         Ok(Self { database: Arc::new(database), shared: shared.clone() })
     }
 
@@ -122,7 +124,7 @@ impl Reader for Database {
 
     fn get(&self, store: StoreId, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
         out.clear();
-        let value = self.db.get_pinned_cf(&self.family(store)?, key).map_err(self.failed("read"))?;
+        let value = self.db.get_pinned_cf_opt(&self.family(store)?, key, &self.read).map_err(self.failed("read"))?;
         out.extend_from_slice(value.as_deref().unwrap_or_default());
         Ok(value.is_some())
     }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 pub use launch::{Guarantee, Launch};
 
-use crate::{Broker, Failure, Feeder, Fleet, Isolation, Judge, Sent, Status, Stream, Topics, eventually, unique};
+use crate::{
+    Broker, Failure, Feeder, Fleet, Isolation, Judge, Sent, Status, Stream, Topics, Watch, eventually, unique,
+};
 
 /// Partitions of every topic.
 pub const PARTITIONS: i32 = 8;
@@ -146,7 +148,7 @@ impl Counting {
         };
         if self.launch.guarantee == Guarantee::ExactlyOnce {
             let partition = self.counted_partition(number)?;
-            self.judge.watch(&self.launch.changelog())?.await_begin(partition)?;
+            Watch::new(&self.judge, &self.launch.changelog())?.await_begin(partition)?;
         }
         let process = self.fleet.process(number)?;
         process.kill9()?;

@@ -7,7 +7,8 @@
 //!
 //! **No call on the record path waits.** What must wait is a ticket: it is started, and
 //! the step that needs the answer asks for it later. The [`Waker`] given to each part is
-//! raised whenever an answer, a batch or a delivery has come in.
+//! raised whenever an answer, a batch or a delivery has come in where there was none: ask
+//! until there is nothing left before waiting.
 
 pub mod embedded;
 mod error;
@@ -95,6 +96,7 @@ pub trait Consumer: Send {
     fn seek(&mut self, slot: Slot, offset: i64) -> Result<()>;
     /// The next records of a partition, at most `max`, if any have arrived. A batch without records
     /// says that the position moved past control records or that the end was reached. Does not wait.
+    /// Fetch a partition until it answers `None`: more records in a partition that was not emptied raise no signal.
     fn fetch(&mut self, slot: Slot, max: usize) -> Result<Option<Box<dyn Batch>>>;
     /// Serves what is not about one partition: logs, connection errors. Once per step.
     fn poll(&mut self) -> Result<()>;

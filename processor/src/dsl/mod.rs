@@ -55,7 +55,6 @@ impl StreamsBuilder {
     /// assert_eq!(driver.read(&copy)?, Some(("a".into(), 1)));
     /// # Ok::<(), headwater::Error>(())
     /// ```
-    #[must_use]
     pub fn stream<K: 'static, V: Clone + 'static>(&self, topic: &Topic<K, V>) -> KStream<K, V> {
         let name = TopicName::External(topic.name().into());
         self.plan.source(name, &topic.key, &topic.value)

@@ -9,6 +9,8 @@ mod holdings;
 mod leader;
 mod member;
 mod quota;
+#[cfg(test)]
+mod simulation;
 mod user_data;
 
 use std::collections::BTreeSet;

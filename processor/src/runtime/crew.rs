@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::engine::Engine;
 use super::mailbox::Mailbox;
 use crate::broker::{Coordinator, Lease};
-use crate::config::millis_i32;
+use crate::config::{millis, millis_i32};
 use crate::error::{Error, Result};
 use crate::group::{Member, MemberEvent, MemberSettings, TaskId};
 use crate::record::Timestamp;
@@ -113,6 +113,7 @@ impl Crew {
         while let Some(report) = self.inbox.take() {
             self.hear(report);
         }
+        self.look_after(now);
         self.acknowledge();
         if self.stage == Stage::Ending && self.ended.iter().all(|ended| *ended) {
             self.member.acknowledge(&BTreeSet::new());
@@ -161,6 +162,25 @@ impl Crew {
             }
             Report::Abandon => self.end(),
             Report::Shutdown => {}
+        }
+    }
+
+    /// Heartbeats come from this thread and would hide a worker that is stuck, in user code for instance. Its
+    /// tasks are somebody else's to run, so the process leaves.
+    fn look_after(&mut self, now: Timestamp) {
+        let patience = millis(self.engine.config.rebalance_timeout);
+        let silent = |worker: &usize| self.engine.board.silence(*worker, now) > patience;
+        let ended = |worker: usize| self.ended.get(worker).copied().unwrap_or(true);
+        let stuck = (0..self.workers.len()).find(|worker| !ended(*worker) && silent(worker));
+        if let Some(worker) = stuck
+            && self.failure.is_none()
+        {
+            let error = Error::Engine(format!(
+                "worker {worker} has taken no step for more than max.poll.interval.ms = {patience}: is user code stuck?"
+            ));
+            self.hear(Report::Failed { error });
+            // It cannot be waited for.
+            self.ended.iter_mut().for_each(|ended| *ended = true);
         }
     }
 

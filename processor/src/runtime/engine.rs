@@ -1,7 +1,7 @@
 //! What all threads of a process share.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use headwater_changelog::Directory;
@@ -11,7 +11,7 @@ use headwater_changelog::rocks;
 use crate::broker::{Broker, TopicInfo};
 use crate::config::StreamsConfig;
 use crate::group::{TaskId, TaskPlan};
-use crate::record::TopicPartition;
+use crate::record::{Timestamp, TopicPartition};
 use crate::task::OutgoingTopic;
 use crate::topology::{Subtopology, Topology};
 
@@ -84,6 +84,8 @@ pub struct Figures {
 #[derive(Debug, Default)]
 pub(crate) struct Board {
     tasks: Mutex<BTreeMap<TaskId, TaskStatus>>,
+    // When each worker took its last step, ms.
+    beats: Vec<AtomicI64>,
     pub(crate) processed: AtomicU64,
     pub(crate) commits: AtomicU64,
     pub(crate) aborts: AtomicU64,
@@ -96,6 +98,23 @@ pub(crate) struct Board {
 }
 
 impl Board {
+    /// A board for so many workers.
+    pub(crate) fn new(workers: usize) -> Self {
+        Self { beats: (0..workers).map(|_| AtomicI64::new(Timestamp::MAX)).collect(), ..Self::default() }
+    }
+
+    /// A worker takes a step.
+    pub(crate) fn beat(&self, worker: usize, now: Timestamp) {
+        if let Some(beat) = self.beats.get(worker) {
+            beat.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// How long a worker has taken no step, ms; 0 before its first.
+    pub(crate) fn silence(&self, worker: usize, now: Timestamp) -> i64 {
+        self.beats.get(worker).map_or(0, |beat| now.saturating_sub(beat.load(Ordering::Relaxed)).max(0))
+    }
+
     /// Tells where a task stands; `None`: it is closed.
     pub(crate) fn task(&self, task: TaskId, status: Option<TaskStatus>) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);

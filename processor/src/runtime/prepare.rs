@@ -51,7 +51,7 @@ pub(super) fn prepare(topology: &Topology, config: StreamsConfig, broker: Arc<dy
         cluster_id,
         changelogs: known,
         directory,
-        board: Board::default(),
+        board: Board::new(config.threads),
         config,
     })
 }

@@ -14,7 +14,7 @@ pub(crate) use outlet::{OutgoingTopic, Outlet};
 use crate::error::{Error, Result};
 use crate::group::TaskId;
 use crate::node::SourceNode;
-use crate::record::{Headers, Timestamp};
+use crate::record::Headers;
 use crate::topology::{OutputIndex, Subtopology, Topology};
 
 /// A task that runs: it takes records from its inputs, lowest head timestamp first, and pushes each through its
@@ -28,9 +28,7 @@ pub(crate) struct Task {
     changelogs: Vec<OutputIndex>,
     headers: Headers,
     no_headers: Headers,
-    stream_time: Timestamp,
     dropped: Dropped,
-    processed: u64,
 }
 
 impl Task {
@@ -52,9 +50,7 @@ impl Task {
             changelogs: changelogs.collect(),
             headers: Headers::new(),
             no_headers: Headers::new(),
-            stream_time: Timestamp::MIN,
             dropped: Dropped::default(),
-            processed: 0,
         })
     }
 
@@ -68,24 +64,14 @@ impl Task {
         &mut self.inputs
     }
 
-    /// The highest timestamp taken from any input.
-    pub(crate) fn stream_time(&self) -> Timestamp {
-        self.stream_time
-    }
-
     /// Its stores.
     pub(crate) fn state(&mut self) -> &mut State {
         &mut self.state
     }
 
-    /// Records that went no further, by reason, since the task was made.
-    pub(crate) fn dropped(&self) -> Dropped {
-        self.dropped
-    }
-
-    /// Records taken since the task was made.
-    pub(crate) fn processed(&self) -> u64 {
-        self.processed
+    /// Records that went no further, by reason, since this was asked last.
+    pub(crate) fn take_dropped(&mut self) -> Dropped {
+        std::mem::take(&mut self.dropped)
     }
 
     /// Whether there is anything that a commit would make lasting.
@@ -99,7 +85,6 @@ impl Task {
         while done < limit && self.process_one(outlet)? {
             done += 1;
         }
-        self.processed = self.processed.saturating_add(done as u64);
         Ok(done)
     }
 
@@ -114,7 +99,6 @@ impl Task {
         let Some(record) = batch.record(index) else {
             return Ok(false);
         };
-        self.stream_time = self.stream_time.max(record.timestamp);
         self.headers.clear();
         batch.headers(index, &mut self.headers);
         let partition = input.partition();

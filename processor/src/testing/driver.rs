@@ -48,6 +48,7 @@ pub struct TopologyTestDriver {
     // For each input of the task: what waits for it, and its next offset.
     queues: Vec<(VecDeque<Recorded>, i64)>,
     read: HashMap<Arc<str>, VecDeque<Recorded>>,
+    dropped: Dropped,
 }
 
 impl TopologyTestDriver {
@@ -69,7 +70,7 @@ impl TopologyTestDriver {
         let names: Vec<&str> = stores.iter().map(|name| &**name).collect();
         let state = State::new(Box::new(Memory::new(&names)), 0);
         let task = Task::new(TaskId { subtopology: 0, partition: 0 }, topology, &whole, inputs, state)?;
-        Ok(Self { task, outlet, written, stores, outputs, queues, read: HashMap::new() })
+        Ok(Self { task, outlet, written, stores, outputs, queues, read: HashMap::new(), dropped: Dropped::default() })
     }
 
     /// Pipes a record into a topic that the program reads, and processes everything that follows.
@@ -78,6 +79,7 @@ impl TopologyTestDriver {
     }
 
     /// The same, with headers.
+    #[expect(clippy::needless_pass_by_value, reason = "as `pipe`: a test writes its values in place")]
     pub fn pipe_with_headers<K, V>(
         &mut self,
         topic: &Topic<K, V>,
@@ -140,7 +142,7 @@ impl TopologyTestDriver {
     /// Records that went no further, by reason.
     #[must_use]
     pub fn dropped(&self) -> Dropped {
-        self.task.dropped()
+        self.dropped
     }
 
     fn enqueue(&mut self, topic: &str, mut record: Recorded) -> bool {
@@ -167,6 +169,7 @@ impl TopologyTestDriver {
             if self.task.process(&mut self.outlet, 1)? == 0 {
                 return Ok(());
             }
+            self.dropped.null_key += self.task.take_dropped().null_key;
             self.task.commit(&self.outlet)?;
             let written = std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
             for (handle, record) in written {

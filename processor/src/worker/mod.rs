@@ -160,6 +160,7 @@ impl Worker {
 
     /// Does what there is to do; answers when it wants to run next, should nothing wake it.
     pub(crate) fn step(&mut self, now: Timestamp) -> Result<Timestamp> {
+        self.engine.board.beat(self.index, now);
         if self.failpoints.holds() {
             return Ok(now.saturating_add(failpoint::LOOK_AGAIN_MS));
         }
@@ -203,6 +204,7 @@ impl Worker {
             }
             let done = task.process(&mut self.outlet, RECORDS_PER_TURN)?;
             count(&self.engine.board.processed, done as u64);
+            count(&self.engine.board.dropped_null_key, task.take_dropped().null_key);
             busy = true;
         }
         Ok(busy)

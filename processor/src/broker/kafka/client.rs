@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::raw::c_char;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,8 @@ impl Drop for Conf {
 #[derive(Debug, Default)]
 struct Observed {
     closed_sockets: AtomicU64,
+    complained: AtomicBool,
+    complaint: Mutex<Option<(i32, String)>>,
 }
 
 /// A client of librdkafka. Its functions may be called from any thread.
@@ -124,6 +126,7 @@ impl Client {
         let rk = unsafe {
             rd::rd_kafka_conf_set_events(conf.ptr.as_ptr(), events);
             rd::rd_kafka_conf_set_log_cb(conf.ptr.as_ptr(), Some(log));
+            rd::rd_kafka_conf_set_error_cb(conf.ptr.as_ptr(), Some(complain));
             rd::rd_kafka_conf_set_closesocket_cb(conf.ptr.as_ptr(), Some(close_socket));
             rd::rd_kafka_conf_set_opaque(conf.ptr.as_ptr(), Arc::as_ptr(&observed).cast_mut().cast());
             rd::rd_kafka_new(kind, conf.ptr.as_ptr(), text.as_mut_ptr(), text.len())
@@ -147,6 +150,15 @@ impl Client {
     /// answer will not come any more (timeout, broken connection) is followed by one.
     pub(super) fn closed_sockets(&self) -> u64 {
         self.observed.closed_sockets.load(Ordering::Acquire)
+    }
+
+    /// The first complaint since it was last asked for. A queue that is read for records hands over some errors in no
+    /// other way (that a topic does not exist is one): the call that reads the queue makes the complaint, in its thread.
+    pub(super) fn take_complaint(&self) -> Option<(i32, String)> {
+        if !self.observed.complained.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        self.observed.complaint.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The error that has made this client useless, if there is one.
@@ -356,6 +368,15 @@ unsafe extern "C" fn raise(_: *mut rd::rd_kafka_t, waker: *mut c_void) {
     unsafe { &*waker.cast::<Waker>() }.wake();
 }
 
+/// Called by librdkafka in the thread that reads a queue for records.
+unsafe extern "C" fn complain(_: *mut rd::rd_kafka_t, code: c_int, text: *const c_char, observed: *mut c_void) {
+    // SAFETY: the opaque set in `Client::new`, which outlives the client.
+    let observed = unsafe { &*observed.cast::<Observed>() };
+    let mut complaint = observed.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+    complaint.get_or_insert_with(|| (code, errors::text_of(text)));
+    observed.complained.store(true, Ordering::Release);
+}
+
 /// Called by librdkafka in place of close(2).
 unsafe extern "C" fn close_socket(socket: c_int, observed: *mut c_void) -> c_int {
     // SAFETY: the opaque set in `Client::new`, which outlives the client.
@@ -379,6 +400,11 @@ unsafe extern "C" fn log(rk: *const rd::rd_kafka_t, level: c_int, facility: *con
         // Settings for one kind of client are given to all: that some do not apply is no news.
         _ if facility == "CONFWARN" => {
             tracing::debug!(target: "headwater::librdkafka", %client, %facility, "{text}");
+        }
+        // Connections are opened again by themselves, and attempts that fail repeat themselves for as long as the broker
+        // is down: an error for whom a call fails, a warning here.
+        ..=3 if facility == "FAIL" => {
+            tracing::warn!(target: "headwater::librdkafka", %client, %facility, "{text}");
         }
         ..=3 => tracing::error!(target: "headwater::librdkafka", %client, %facility, "{text}"),
         4 => tracing::warn!(target: "headwater::librdkafka", %client, %facility, "{text}"),

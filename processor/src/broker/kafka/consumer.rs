@@ -21,15 +21,30 @@ const DISCARDED_AT_ONCE: usize = 256;
 
 type Message = *mut rd::rd_kafka_message_t;
 
+/// How many partitions a consumer is made for; it is made anew for more.
+const PARTITIONS: usize = 16;
+
+/// Makes the settings of a client that is to read so many partitions.
+type MakeConf = Box<dyn Fn(usize) -> Result<Conf> + Send>;
+
 /// A consumer that is in no group.
 pub(super) struct KafkaConsumer {
     slots: Vec<Option<Assigned>>,
     // Room for one call of rd_kafka_consume_batch_queue, reused.
     fetched: Vec<Message>,
+    connection: Connection,
+    // How many partitions the connection is made for.
+    planned: usize,
+    make_conf: MakeConf,
+    closing: Arc<Closing>,
+    waker: Waker,
+}
+
+/// The client and its queues.
+struct Connection {
     main: Queue,
     common: Queue,
     client: Arc<Client>,
-    waker: Waker,
 }
 
 // SAFETY: the pointers in `fetched` are null between calls; everything else is Send.
@@ -53,24 +68,25 @@ struct Assigned {
     error: Option<BrokerError>,
 }
 
-impl KafkaConsumer {
-    pub(super) fn new(conf: Conf, closing: &Arc<Closing>, waker: Waker) -> Result<Self> {
+impl Connection {
+    fn new(conf: Conf, closing: &Arc<Closing>, waker: &Waker) -> Result<Self> {
         let client = Client::new(Kind::Consumer, conf, closing)?;
         let queues = Queue::main(&client).zip(Queue::consumer(&client));
         let Some((mut main, mut common)) = queues else {
             return Err(BrokerError::new(ErrorClass::Fatal, "a consumer without its queues"));
         };
-        main.wake(&waker);
-        common.wake(&waker);
-        Ok(Self { slots: Vec::new(), fetched: Vec::new(), main, common, client, waker })
+        main.wake(waker);
+        common.wake(waker);
+        Ok(Self { main, common, client })
     }
 
-    fn assigned(&mut self, slot: Slot) -> Result<&mut Assigned> {
-        usize::try_from(slot.0)
-            .ok()
-            .and_then(|index| self.slots.get_mut(index))
-            .and_then(Option::as_mut)
-            .ok_or_else(|| BrokerError::new(ErrorClass::Fatal, format!("slot {} is not assigned", slot.0)))
+    /// The queue of a partition. To be made before the partition is assigned: afterwards its first records could land
+    /// in the common queue.
+    fn queue(&self, topic: &CStr, name: &TopicPartition, waker: &Waker) -> Result<Queue> {
+        let mut queue = Queue::partition(&self.client, topic, name.partition)
+            .ok_or_else(|| BrokerError::new(ErrorClass::Fatal, format!("no queue for {name}")))?;
+        queue.wake(waker);
+        Ok(queue)
     }
 
     fn start(&self, list: &PartitionList) -> Result<()> {
@@ -83,6 +99,53 @@ impl KafkaConsumer {
         // SAFETY: as in `start`.
         let error = unsafe { ErrorObject::take(rd::rd_kafka_incremental_unassign(self.client.ptr(), list.ptr())) };
         error.map_or(Ok(()), |error| Err(error.into_error("unassign partitions")))
+    }
+}
+
+impl KafkaConsumer {
+    /// `make_conf` makes the settings for a number of partitions: librdkafka bounds what is queued per partition and
+    /// takes the bound only when a client is made.
+    pub(super) fn new(make_conf: MakeConf, closing: &Arc<Closing>, waker: Waker) -> Result<Self> {
+        Ok(Self {
+            slots: Vec::new(),
+            fetched: Vec::new(),
+            connection: Connection::new(make_conf(PARTITIONS)?, closing, &waker)?,
+            planned: PARTITIONS,
+            make_conf,
+            closing: Arc::clone(closing),
+            waker,
+        })
+    }
+
+    /// Goes over to a client that is made for more partitions; each is read on from its position. Doubling makes this
+    /// rare, and nobody sees more of it than a pause of one connection.
+    fn grow(&mut self, partitions: usize) -> Result<()> {
+        let planned = partitions.next_power_of_two();
+        let connection = Connection::new((self.make_conf)(planned)?, &self.closing, &self.waker)?;
+        let mut list = PartitionList::new();
+        let mut queues = Vec::new();
+        for assigned in self.slots.iter().flatten() {
+            queues.push(connection.queue(&assigned.topic, &assigned.name, &self.waker)?);
+            list.add(&assigned.topic, assigned.name.partition, assigned.position);
+        }
+        if !queues.is_empty() {
+            connection.start(&list)?;
+        }
+        for (assigned, queue) in self.slots.iter_mut().flatten().zip(queues) {
+            assigned.queue = queue;
+            assigned.untouched = true;
+        }
+        self.connection = connection;
+        self.planned = planned;
+        Ok(())
+    }
+
+    fn assigned(&mut self, slot: Slot) -> Result<&mut Assigned> {
+        usize::try_from(slot.0)
+            .ok()
+            .and_then(|index| self.slots.get_mut(index))
+            .and_then(Option::as_mut)
+            .ok_or_else(|| BrokerError::new(ErrorClass::Fatal, format!("slot {} is not assigned", slot.0)))
     }
 }
 
@@ -102,19 +165,20 @@ impl Consumer for KafkaConsumer {
         if starts.is_empty() {
             return Ok(Vec::new());
         }
+        let partitions = self.slots.iter().flatten().count().saturating_add(starts.len());
+        if partitions > self.planned {
+            self.grow(partitions)?;
+        }
         let mut list = PartitionList::new();
         let mut added = Vec::with_capacity(starts.len());
         for (name, offset) in starts {
             check_start(name, *offset)?;
             let topic = c_string("topic", &name.topic)?;
-            // Before the partition is assigned: afterwards its first records could land in the common queue.
-            let mut queue = Queue::partition(&self.client, &topic, name.partition)
-                .ok_or_else(|| BrokerError::new(ErrorClass::Fatal, format!("no queue for {name}")))?;
-            queue.wake(&self.waker);
+            let queue = self.connection.queue(&topic, name, &self.waker)?;
             list.add(&topic, name.partition, *offset);
             added.push(Assigned { name: name.clone(), topic, queue, position: *offset, untouched: true, error: None });
         }
-        self.start(&list)?;
+        self.connection.start(&list)?;
         let mut slots = Vec::with_capacity(added.len());
         for assigned in added {
             let free = self.slots.iter().position(Option::is_none);
@@ -137,11 +201,11 @@ impl Consumer for KafkaConsumer {
             let assigned = self.assigned(slot)?;
             list.add(&assigned.topic, assigned.name.partition, 0);
         }
-        self.stop(&list)?;
+        self.connection.stop(&list)?;
         for slot in slots {
             let place = usize::try_from(slot.0).ok().and_then(|index| self.slots.get_mut(index));
             if let Some(mut assigned) = place.and_then(Option::take) {
-                assigned.discard(&mut self.fetched);
+                assigned.discard(&self.connection.client, &mut self.fetched);
             }
         }
         Ok(())
@@ -156,12 +220,13 @@ impl Consumer for KafkaConsumer {
         check_start(&assigned.name, offset)?;
         let mut list = PartitionList::new();
         list.add(&assigned.topic, assigned.name.partition, offset);
-        self.stop(&list)?;
+        self.connection.stop(&list)?;
         let mut room = std::mem::take(&mut self.fetched);
-        let discarded = self.assigned(slot).map(|assigned| assigned.discard(&mut room));
+        let client = Arc::clone(&self.connection.client);
+        let discarded = self.assigned(slot).map(|assigned| assigned.discard(&client, &mut room));
         self.fetched = room;
         discarded?;
-        self.start(&list)?;
+        self.connection.start(&list)?;
         let assigned = self.assigned(slot)?;
         assigned.position = offset;
         assigned.untouched = true;
@@ -171,7 +236,7 @@ impl Consumer for KafkaConsumer {
 
     fn fetch(&mut self, slot: Slot, max: usize) -> Result<Option<Box<dyn Batch>>> {
         let mut room = std::mem::take(&mut self.fetched);
-        let client = Arc::clone(&self.client);
+        let client = Arc::clone(&self.connection.client);
         let result = self.assigned(slot).and_then(|assigned| {
             if let Some(error) = assigned.error.take() {
                 return Err(error);
@@ -183,19 +248,21 @@ impl Consumer for KafkaConsumer {
     }
 
     fn poll(&mut self) -> Result<()> {
-        for queue in [&mut self.main, &mut self.common] {
+        for queue in [&mut self.connection.main, &mut self.connection.common] {
             while let Some(event) = queue.poll(Duration::ZERO) {
                 let (code, text) = event.error();
                 if code == errors::NO_ERROR {
                     continue;
                 }
-                match errors::class_of(code) {
-                    ErrorClass::NotAuthorised => return Err(errors::from_parts("consumer", code, &text)),
-                    _ => tracing::debug!(target: "headwater::librdkafka", code, "consumer: {text}"),
+                if errors::is_authentication(code) {
+                    return Err(errors::from_parts("consumer", code, &text));
                 }
+                // Connections open again by themselves, and the group that librdkafka looks for is of no use to us: not to
+                // be allowed to see it is no error.
+                tracing::debug!(target: "headwater::librdkafka", code, "consumer: {text}");
             }
         }
-        self.client.fatal_error().map_or(Ok(()), Err)
+        self.connection.client.fatal_error().map_or(Ok(()), Err)
     }
 }
 
@@ -220,9 +287,12 @@ impl Assigned {
                     format!("fetch from {}: the queue could not be read", self.name),
                 ));
             };
+            if let Some((code, text)) = client.take_complaint() {
+                self.note(code, &text);
+            }
             let taken = buffer.get_mut(..taken).unwrap_or_default();
             if taken.is_empty() {
-                return Ok(None);
+                return self.error.take().map_or(Ok(None), Err);
             }
             let (batch, at_end, moved) = self.sort_out(taken);
             if !batch.is_empty() || moved {
@@ -242,7 +312,7 @@ impl Assigned {
 
     /// Empties the queue of a partition that has been stopped. librdkafka drops outdated records only when they are
     /// read, and until then they hold their memory and count against the bound of queued bytes.
-    fn discard(&mut self, room: &mut Vec<Message>) {
+    fn discard(&mut self, client: &Client, room: &mut Vec<Message>) {
         if room.is_empty() {
             room.resize(DISCARDED_AT_ONCE, ptr::null_mut());
         }
@@ -251,6 +321,8 @@ impl Assigned {
             let taken = unsafe { rd::rd_kafka_consume_batch_queue(self.queue.ptr(), 0, room.as_mut_ptr(), room.len()) };
             let taken = room.get_mut(..usize::try_from(taken).unwrap_or(0)).unwrap_or_default();
             if taken.is_empty() {
+                // What was said about it is outdated too.
+                client.take_complaint();
                 return;
             }
             for place in taken {
@@ -301,8 +373,12 @@ impl Assigned {
         }
         // SAFETY: a live message; the text belongs to it and is copied.
         let text = errors::text_of(unsafe { rd::rd_kafka_message_errstr(message) });
+        self.note(code, &text);
+    }
+
+    fn note(&mut self, code: i32, text: &str) {
         let context = format!("fetch from {} at offset {}", self.name, self.position);
-        self.error.get_or_insert_with(|| errors::from_parts(&context, code, &text));
+        self.error.get_or_insert_with(|| errors::from_parts(&context, code, text));
     }
 }
 

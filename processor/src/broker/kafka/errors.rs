@@ -117,6 +117,17 @@ pub(super) fn lease_is_void(code: i32) -> bool {
     .any(|&void| void as i32 == code)
 }
 
+/// Whether the broker does not accept who we are, which no repetition mends.
+pub(super) fn is_authentication(code: i32) -> bool {
+    [
+        Code::RD_KAFKA_RESP_ERR__AUTHENTICATION,
+        Code::RD_KAFKA_RESP_ERR__SSL,
+        Code::RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
+    ]
+    .iter()
+    .any(|&refused| refused as i32 == code)
+}
+
 /// An error from a code that a call returned.
 pub(super) fn from_code(context: &str, code: Code) -> BrokerError {
     // SAFETY: a pure look-up; the answer is a static string.
@@ -261,6 +272,13 @@ mod tests {
         let mut later = object(Code::RD_KAFKA_RESP_ERR__TIMED_OUT);
         later.retriable = true;
         assert_eq!(later.into_transaction_error("init").class, ErrorClass::Retriable);
+    }
+
+    #[test]
+    fn only_who_we_are_is_a_matter_of_authentication() {
+        assert!(is_authentication(Code::RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED as i32));
+        assert!(!is_authentication(Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED as i32));
+        assert!(!is_authentication(Code::RD_KAFKA_RESP_ERR__TRANSPORT as i32));
     }
 
     #[test]

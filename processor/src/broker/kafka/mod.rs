@@ -39,6 +39,9 @@ use crate::wake::Waker;
 /// How long the last owner of a connection waits for its clients to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The longest that a transactional call is repeated for: Kafka takes no longer transaction.
+const LONGEST_CALL: Duration = Duration::from_millis(i32::MAX as u64);
+
 /// A connection to a Kafka cluster.
 #[derive(Debug)]
 pub struct Kafka {
@@ -104,15 +107,18 @@ impl Drop for AwaitClosed {
 
 impl Broker for Kafka {
     fn consumer(&self, options: &ConsumerOptions, waker: Waker) -> Result<Box<dyn Consumer>> {
-        let conf = self.settings.consumer_conf(options)?;
-        Ok(Box::new(KafkaConsumer::new(conf, &self.closing.0, waker)?))
+        let (settings, options) = (self.settings.clone(), options.clone());
+        let make_conf = Box::new(move |partitions| settings.consumer_conf(&options, partitions));
+        Ok(Box::new(KafkaConsumer::new(make_conf, &self.closing.0, waker)?))
     }
 
     fn producer(&self, options: &ProducerOptions, waker: Waker) -> Result<Box<dyn Producer>> {
         let conf = self.settings.producer_conf(options)?;
         let request = self.settings.request_timeout;
-        let transactional =
-            options.transactional_id.as_deref().map(|id| (id, request, request.max(options.transaction_timeout)));
+        let transactional = options
+            .transactional_id
+            .as_deref()
+            .map(|id| (id, request, options.transaction_timeout.clamp(request, LONGEST_CALL)));
         Ok(Box::new(KafkaProducer::new(conf, transactional, &self.closing.0, &waker)?))
     }
 

@@ -8,10 +8,13 @@ use crate::broker::{BrokerError, ConsumerOptions, ErrorClass, Isolation, Produce
 
 /// How long a record of a producer without transactions may be on its way before it counts as lost.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
-/// librdkafka refuses a larger bound of queued kilobytes.
-const MAX_QUEUED_KBYTES: usize = 2_097_151;
-/// Bounds of librdkafka for a request's time, ms.
-const SOCKET_TIMEOUT: (i32, i32) = (10, 300_000);
+/// What librdkafka allocates for a queued record beside its bytes (`rd_kafka_op_t`, 300 to 400 bytes with the allocator's
+/// share).
+const RECORD_OVERHEAD: usize = 384;
+/// Bounds of what one fetch may bring for one partition, bytes. Below, small fetches would cost more than they save.
+const FETCH_BYTES: (usize, usize) = (16 << 10, 1 << 20);
+/// Bounds of the request timeout: a consumer's long poll must fit in, and librdkafka takes no more.
+const REQUEST_TIMEOUT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
 
 /// Properties that the engine's guarantees rest on, with what decides them.
 const OWN: &[(&str, &str)] = &[
@@ -27,6 +30,9 @@ const OWN: &[(&str, &str)] = &[
     ("enable.partition.eof", "the engine"),
     ("isolation.level", "the processing guarantee"),
     ("queued.max.messages.kbytes", "the memory budget"),
+    ("queued.min.messages", "the memory budget"),
+    ("fetch.message.max.bytes", "the memory budget"),
+    ("max.partition.fetch.bytes", "the memory budget"),
     ("enable.idempotence", "the processing guarantee"),
     ("acks", "the processing guarantee"),
     ("request.required.acks", "the processing guarantee"),
@@ -45,7 +51,7 @@ pub struct KafkaSettings {
     pub bootstrap: String,
     /// Name of clients that are not named elsewhere: the group connection and the questions about topics.
     pub client_id: String,
-    /// How long one request may take, and how long [`super::Kafka::connect`] waits for a first answer.
+    /// How long one request may take, 2 s to 300 s, and how long [`super::Kafka::connect`] waits for a first answer.
     pub request_timeout: Duration,
     /// Further properties of librdkafka, applied to every client; those that begin with `consumer.`, `producer.` or
     /// `admin.` only to clients of that kind, without the prefix.
@@ -91,6 +97,12 @@ impl KafkaSettings {
     /// Refuses, before any connection, what can be refused.
     pub(super) fn check(&self) -> Result<()> {
         self.addresses()?;
+        if !(REQUEST_TIMEOUT.0..=REQUEST_TIMEOUT.1).contains(&self.request_timeout) {
+            return Err(BrokerError::new(
+                ErrorClass::Configuration,
+                format!("the request timeout cannot be {:?}: 2 s to 300 s are accepted", self.request_timeout),
+            ));
+        }
         for (key, value) in &self.client {
             let name = [PREFIX_CONSUMER, PREFIX_PRODUCER, PREFIX_ADMIN]
                 .iter()
@@ -113,11 +125,14 @@ impl KafkaSettings {
         }
         // Every client's settings are tried now, not when the first task starts.
         self.admin_conf()?;
-        self.consumer_conf(&ConsumerOptions {
-            client_id: self.client_id.clone(),
-            isolation: Isolation::ReadCommitted,
-            queued_bytes: 1 << 20,
-        })?;
+        self.consumer_conf(
+            &ConsumerOptions {
+                client_id: self.client_id.clone(),
+                isolation: Isolation::ReadCommitted,
+                queued_bytes: 1 << 20,
+            },
+            1,
+        )?;
         self.producer_conf(&ProducerOptions {
             client_id: self.client_id.clone(),
             transactional_id: None,
@@ -133,11 +148,11 @@ impl KafkaSettings {
         Ok(conf)
     }
 
-    pub(super) fn consumer_conf(&self, options: &ConsumerOptions) -> Result<Conf> {
+    /// Settings of a consumer that is to read `partitions` partitions.
+    pub(super) fn consumer_conf(&self, options: &ConsumerOptions, partitions: usize) -> Result<Conf> {
         let mut conf = self.base_conf(&options.client_id)?;
         // Start values that may be overridden.
         conf.set("fetch.queue.backoff.ms", "10")?;
-        conf.set("queued.min.messages", "100000")?;
         // All partitions of a broker share one fetch under way, so a partition that is added or sought waits for it: up to
         // this long on an idle system. Records of partitions already being read do not wait.
         conf.set("fetch.wait.max.ms", "50")?;
@@ -154,8 +169,10 @@ impl KafkaSettings {
             Isolation::ReadUncommitted => "read_uncommitted",
         };
         conf.set("isolation.level", isolation)?;
-        let kbytes = (options.queued_bytes / 1024).clamp(1, MAX_QUEUED_KBYTES);
-        conf.set("queued.max.messages.kbytes", &kbytes.to_string())?;
+        let room = Room::of(options.queued_bytes, partitions);
+        conf.set("queued.min.messages", &room.records.to_string())?;
+        conf.set("queued.max.messages.kbytes", &(room.bytes / 1024).max(1).to_string())?;
+        conf.set("fetch.message.max.bytes", &room.fetch.to_string())?;
         Ok(conf)
     }
 
@@ -177,7 +194,7 @@ impl KafkaSettings {
             conf.set("transaction.timeout.ms", &millis(options.transaction_timeout).to_string())?;
             // librdkafka wants both of them no longer than the transaction.
             let socket = options.transaction_timeout.saturating_sub(Duration::from_millis(100));
-            conf.set("socket.timeout.ms", &socket_timeout(self.request_timeout.min(socket)))?;
+            conf.set("socket.timeout.ms", &millis(self.request_timeout.min(socket)).to_string())?;
             options.transaction_timeout
         } else {
             DELIVERY_TIMEOUT
@@ -196,7 +213,7 @@ impl KafkaSettings {
         let mut conf = Conf::new();
         conf.set("bootstrap.servers", &self.bootstrap)?;
         conf.set("client.id", client_id)?;
-        conf.set("socket.timeout.ms", &socket_timeout(self.request_timeout))?;
+        conf.set("socket.timeout.ms", &millis(self.request_timeout).to_string())?;
         Ok(conf)
     }
 
@@ -216,13 +233,34 @@ impl KafkaSettings {
     }
 }
 
+/// What one partition may hold that has been fetched and not read. librdkafka bounds each queue of its own, so the
+/// bound of all is parted; and it counts the bytes of records without what holds them, which for small ones is more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    // No fetch above so many records.
+    records: usize,
+    // No fetch above so many bytes.
+    bytes: usize,
+    // What one fetch may add to that.
+    fetch: usize,
+}
+
+impl Room {
+    fn of(queued_bytes: usize, partitions: usize) -> Self {
+        // Half for the bytes, half for what holds them.
+        let half = queued_bytes / partitions.max(1) / 2;
+        let fetch = (half / 2).clamp(FETCH_BYTES.0, FETCH_BYTES.1);
+        Self {
+            records: (half / RECORD_OVERHEAD).clamp(100, 100_000),
+            bytes: half.saturating_sub(fetch).clamp(FETCH_BYTES.0, i32::MAX as usize / 2),
+            fetch,
+        }
+    }
+}
+
 const PREFIX_CONSUMER: &str = "consumer.";
 const PREFIX_PRODUCER: &str = "producer.";
 const PREFIX_ADMIN: &str = "admin.";
-
-fn socket_timeout(timeout: Duration) -> String {
-    millis(timeout).clamp(SOCKET_TIMEOUT.0, SOCKET_TIMEOUT.1).to_string()
-}
 
 #[cfg(test)]
 mod tests {
@@ -269,6 +307,28 @@ mod tests {
         assert!(with("producer.compression.type", "zstd").check().is_ok());
         assert!(with("consumer.fetch.min.bytes", "1000").check().is_ok());
         assert!(with("debug", "broker").check().is_ok());
+    }
+
+    #[test]
+    fn a_request_timeout_out_of_range_is_refused() {
+        for wrong in [Duration::ZERO, Duration::from_millis(1999), Duration::from_secs(301), Duration::MAX] {
+            let mut settings = KafkaSettings::new("127.0.0.1:9092");
+            settings.request_timeout = wrong;
+            let message = refusal(&settings);
+            assert!(message.contains("2 s to 300 s"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_bound_of_queued_bytes_is_parted_among_the_partitions() {
+        for (budget, partitions) in [(64 << 20, 1), (64 << 20, 8), (64 << 20, 64), (256 << 20, 400)] {
+            let room = Room::of(budget, partitions);
+            let most = partitions * (room.bytes + room.fetch + room.records * RECORD_OVERHEAD);
+            assert!(most <= budget, "{most} of {budget} with {partitions}");
+            assert!(most > budget / 4, "{most} of {budget} with {partitions}");
+        }
+        // Less than the least that works is rounded up to it.
+        assert_eq!(Room::of(1, 100), Room { records: 100, bytes: 16 << 10, fetch: 16 << 10 });
     }
 
     #[test]

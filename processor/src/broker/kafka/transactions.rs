@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::bindings as rd;
 
 use super::client::{Client, c_string, millis};
-use super::errors::ErrorObject;
+use super::errors::{ErrorObject, NO_ERROR};
 use super::list::PartitionList;
 use crate::broker::{BrokerError, ErrorClass, Lease, OffsetAndMetadata, Result, TransactionCall};
 use crate::record::TopicPartition;
@@ -83,10 +83,8 @@ impl Transactions {
 
     pub(super) fn start(&mut self, call: TransactionCall) {
         if self.under_way {
-            self.put(Err(BrokerError::new(
-                ErrorClass::Fatal,
-                format!("{}: another transactional call of this producer is under way", name(&call)),
-            )));
+            // Its outcome would be taken for that of the first.
+            tracing::error!("{}: ignored, another transactional call of this producer is under way", name(&call));
             return;
         }
         if matches!(call, TransactionCall::Begin) {
@@ -154,6 +152,7 @@ impl Caller {
             // The answer is null or an error object that is ours.
             TransactionCall::Init => {
                 self.await_broker();
+                // SAFETY: as above.
                 self.repeat(call, |wait| unsafe { ErrorObject::take(rd::rd_kafka_init_transactions(rk, wait)) })
             }
             TransactionCall::Begin => self.repeat(call, |_| {
@@ -186,18 +185,23 @@ impl Caller {
         }
     }
 
-    /// Waits for the first answer of a broker. librdkafka looks for the coordinator as soon as `init` is called and,
-    /// where no connection is up yet, only half a second later again.
+    /// Waits until a broker can be asked. librdkafka looks for the coordinator as soon as `init` is called and, where
+    /// no connection is up at that moment, only half a second later again.
     fn await_broker(&self) {
         let deadline = Instant::now() + self.deadline;
-        while Instant::now() < deadline && !self.shared.dropped.load(Ordering::Acquire) {
-            // SAFETY: the client is alive; the answer is null or a string that is ours and freed at once.
-            unsafe {
-                let id = rd::rd_kafka_clusterid(self.client.ptr(), millis(SLICE));
-                if !id.is_null() {
-                    rd::rd_kafka_mem_free(self.client.ptr(), id.cast());
-                    return;
-                }
+        // The first answer comes over a bootstrap connection, which is given up for the broker that it names; the second
+        // needs a connection that stays.
+        let mut answers = 0;
+        while answers < 2 && Instant::now() < deadline && !self.shared.dropped.load(Ordering::Acquire) {
+            let mut metadata = std::ptr::null();
+            // SAFETY: the client is alive; no topic is asked for; the answer is ours where the call succeeds.
+            let code = unsafe {
+                rd::rd_kafka_metadata(self.client.ptr(), 0, std::ptr::null_mut(), &raw mut metadata, millis(SLICE))
+            };
+            if code as i32 == NO_ERROR {
+                // SAFETY: ours, and not used afterwards.
+                unsafe { rd::rd_kafka_metadata_destroy(metadata) };
+                answers += 1;
             }
         }
     }
