@@ -49,7 +49,8 @@ pub struct Stores(BTreeMap<(String, String), Vec<StoreEntry>>);
 impl Stores {
     /// What the stores of an application hold, from the state directories of all its processes.
     ///
-    /// A task that has moved leaves its stores behind as they were then: of several copies the one furthest in the changelog counts.
+    /// A task that has moved leaves its stores behind as they were then: of several copies the one furthest in the
+    /// changelog counts.
     #[must_use]
     pub fn newest(dumps: impl IntoIterator<Item = StoreDump>) -> Self {
         let mut newest: BTreeMap<(String, String), StoreDump> = BTreeMap::new();
@@ -92,8 +93,8 @@ impl Stores {
     }
 }
 
-/// Checks that the stores hold what an exact count of these records leaves: the number of each key's records, under their highest
-/// timestamp.
+/// Checks that the stores hold what an exact count of these records leaves: the number of each key's records, under
+/// their highest timestamp.
 ///
 /// # Errors
 /// When there is a difference, naming the first.

@@ -7,8 +7,8 @@ use crate::{Failure, Process, Program};
 
 /// Identical processes, each with its own home folder, killed and started again one by one.
 ///
-/// The homes are removed with the fleet, except when the test fails by a panic or [`keep`](Self::keep) was called: then they stay for
-/// a look.
+/// The homes are removed with the fleet, except when the test fails by a panic or [`keep`](Self::keep) was called: then
+/// they stay for a look.
 #[derive(Debug)]
 pub struct Fleet {
     // Declared first, so that processes are gone before their homes are.

@@ -56,7 +56,8 @@ impl Judge {
         self.read_from(topic, &[], isolation)
     }
 
-    /// As [`read_topic`](Self::read_topic), from these offsets on, one for each partition; a partition without one is read from its start.
+    /// As [`read_topic`](Self::read_topic), from these offsets on, one for each partition; a partition without one is
+    /// read from its start.
     ///
     /// # Errors
     /// As [`read_topic`](Self::read_topic).

@@ -50,8 +50,8 @@ impl Topics {
     /// Creates a topic of `partitions` partitions, one replica each, with these settings, and waits until every
     /// partition has a leader.
     ///
-    /// Unless a setting says otherwise its records are kept for ever: retention goes by their timestamps, and those of a
-    /// [`Stream`](crate::Stream) are of the past.
+    /// Unless a setting says otherwise its records are kept for ever: retention goes by their timestamps, and those of
+    /// a [`Stream`](crate::Stream) are of the past.
     ///
     /// # Errors
     /// When the broker refuses, or a leader is missing after 30 s.

@@ -36,8 +36,8 @@ impl Watch {
         Ok(Self { topic: topic.to_owned(), stable, all })
     }
 
-    /// Waits until a transaction with records in a partition has just begun: none is open, then one is. Where one follows the other
-    /// without a pause that shows for five seconds, any one will do.
+    /// Waits until a transaction with records in a partition has just begun: none is open, then one is. Where one
+    /// follows the other without a pause that shows for five seconds, any one will do.
     ///
     /// # Errors
     /// When none begins for a minute, or the broker does not answer.

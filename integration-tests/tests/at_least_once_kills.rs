@@ -1,4 +1,5 @@
-//! At-least-once under SIGKILL: three processes count records that keep coming, each is killed in turn, and nothing is missing.
+//! At-least-once under SIGKILL: three processes count records that keep coming, each is killed in turn, and nothing is
+//! missing.
 
 use headwater_integration_tests::Failure;
 use headwater_integration_tests::counting::{Counting, Guarantee};

@@ -1,4 +1,5 @@
-//! Exactly-once under SIGKILL: three processes count records that keep coming, each is killed in turn, and nothing is lost or doubled.
+//! Exactly-once under SIGKILL: three processes count records that keep coming, each is killed in turn, and nothing is
+//! lost or doubled.
 
 use headwater_integration_tests::Failure;
 use headwater_integration_tests::counting::{Counting, Guarantee};

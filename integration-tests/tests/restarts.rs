@@ -13,8 +13,8 @@ fn restarts(guarantee: Guarantee, commit_interval_ms: u32) -> Result<(), Failure
         let kill = counting.kill(0)?;
         let replayed = counting.status(0)?.restored;
         println!("{kill:?}, {replayed} changelog records replayed");
-        // What was committed is on disk already. The rest is what came since the last commit, which is less than a second's records; a
-        // second one for a machine that is busy with other things.
+        // What was committed is on disk already. The rest is what came since the last commit, which is less than a
+        // second's records; a second one for a machine that is busy with other things.
         if replayed > 2 * second {
             return Err(Failure::new(format!(
                 "{replayed} records were replayed after a kill, of {SECONDS} s of input"

@@ -64,7 +64,8 @@ impl Launch {
         format!("{}-counts-changelog", self.application)
     }
 
-    /// Fails, naming the first partition, unless each input, the repartition topic included, is committed up to its `read_committed` end.
+    /// Fails, naming the first partition, unless each input, the repartition topic included, is committed up to its
+    /// `read_committed` end.
     pub(super) fn lag(&self, judge: &Judge) -> Result<(), Failure> {
         for topic in [&self.input, &self.repartition()] {
             let ends = judge.ends(topic, Isolation::Committed)?;

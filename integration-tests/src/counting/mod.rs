@@ -1,5 +1,5 @@
-//! A count per key over a repartition, run by several processes while records keep coming: what the tests of kills, restarts and
-//! scaling share.
+//! A count per key over a repartition, run by several processes while records keep coming: what the tests of kills,
+//! restarts and scaling share.
 
 mod evidence;
 mod launch;
@@ -43,15 +43,16 @@ pub struct Counting {
 pub struct Kill {
     /// The process.
     pub process: usize,
-    /// Records seen to be undone or doubled: those of aborted transactions, or those written to the repartition topic twice.
+    /// Records seen to be undone or doubled: those of aborted transactions, or those written to the repartition topic
+    /// twice.
     pub undone: usize,
     /// Time from the kill until all tasks ran again, evenly spread.
     pub recovery: Duration,
 }
 
 impl Counting {
-    /// Starts `processes` processes of `program` (its path) on fresh topics under load, waits until they share the tasks evenly, and
-    /// hands them to `test`. Should that fail, what the processes kept and printed stays for a look.
+    /// Starts `processes` processes of `program` (its path) on fresh topics under load, waits until they share the
+    /// tasks evenly, and hands them to `test`. Should that fail, what the processes kept and printed stays for a look.
     ///
     /// # Errors
     /// When there is no broker, the processes do not come to share the tasks, or `test` fails.
@@ -201,8 +202,8 @@ impl Counting {
         counted.ok_or_else(|| Failure::new(format!("process #{number} counts nothing: {status:?}")))
     }
 
-    /// Waits until every task runs in one process, and no process has two tasks more than another, in all and of each sub-topology.
-    /// Answers how many tasks each has.
+    /// Waits until every task runs in one process, and no process has two tasks more than another, in all and of each
+    /// sub-topology. Answers how many tasks each has.
     ///
     /// # Errors
     /// When it does not come to that, or a process has ended by itself.

@@ -70,8 +70,8 @@ impl Counting {
         Ok(Stores::newest(dumps))
     }
 
-    /// Checks what came out: for each key the outputs are 1, 2, …, n, the stores hold n under the highest timestamp, and what they hold
-    /// is what was written last. All processes must have ended.
+    /// Checks what came out: for each key the outputs are 1, 2, …, n, the stores hold n under the highest timestamp,
+    /// and what they hold is what was written last. All processes must have ended.
     ///
     /// # Errors
     /// When it is not so.
@@ -82,11 +82,11 @@ impl Counting {
         check_stores_last(&outputs, &stores)
     }
 
-    /// Checks what came out: each key has at least n outputs, the last at least n, and the stores hold what was written last.
-    /// All processes must have ended. Answers how many records were counted more than once.
+    /// Checks what came out: each key has at least n outputs, the last at least n, and the stores hold what was written
+    /// last. All processes must have ended. Answers how many records were counted more than once.
     ///
-    /// More cannot be asked. Numbers repeat where outputs had been written and their changelog records had not, and are left out in the
-    /// opposite case: a record counted again continues from a state that holds it already.
+    /// More cannot be asked. Numbers repeat where outputs had been written and their changelog records had not, and are
+    /// left out in the opposite case: a record counted again continues from a state that holds it already.
     ///
     /// # Errors
     /// When it is not so.

@@ -1,7 +1,7 @@
 //! The program under test: counts records per key over a repartition, as one of any number of identical processes.
 //!
-//! `count run` runs until SIGTERM or ctrl-c and tells its [`Status`] several times a second; `count dump` prints what is in a state
-//! directory that no process uses.
+//! `count run` runs until SIGTERM or ctrl-c and tells its [`Status`] several times a second; `count dump` prints what
+//! is in a state directory that no process uses.
 
 mod dump;
 
