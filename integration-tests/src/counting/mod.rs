@@ -64,7 +64,7 @@ impl Counting {
         test: impl FnOnce(&mut Self) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let mut counting = Self::start(program, guarantee, commit_interval_ms, processes)?;
-        let outcome = counting.await_balance().and_then(|_| test(&mut counting));
+        let outcome = counting.timed("to share the tasks", Self::await_balance).and_then(|_| test(&mut counting));
         if outcome.is_err() {
             counting.fleet.keep();
         }
@@ -240,12 +240,22 @@ impl Counting {
         if let Some(feeder) = self.feeder.take() {
             self.sent.extend(feeder.stop()?);
         }
-        eventually(PATIENCE, "all positions at the ends", || {
-            if let Err(ended) = self.statuses() {
-                return Ok(Err(ended));
-            }
-            self.launch.lag(&self.judge).map_err(|failure| failure.to_string()).map(Ok)
-        })?
+        self.timed("to reach the ends", |counting| {
+            eventually(PATIENCE, "all positions at the ends", || {
+                if let Err(ended) = counting.statuses() {
+                    return Ok(Err(ended));
+                }
+                counting.launch.lag(&counting.judge).map_err(|failure| failure.to_string()).map(Ok)
+            })?
+        })
+    }
+
+    /// Prints how long something took.
+    fn timed<T>(&mut self, what: &str, work: impl FnOnce(&mut Self) -> Result<T, Failure>) -> Result<T, Failure> {
+        let start = Instant::now();
+        let done = work(self)?;
+        println!("{:.1} s {what}", start.elapsed().as_secs_f64());
+        Ok(done)
     }
 
     /// What was produced: complete after [`drain`](Self::drain).

@@ -18,7 +18,7 @@ impl Counting {
     /// # Errors
     /// When one does not end in time or not with exit code 0, or a transaction is left open.
     pub fn shut_down(&mut self) -> Result<(), Failure> {
-        self.fleet.shut_down(PATIENCE)?;
+        self.timed("to end", |counting| counting.fleet.shut_down(PATIENCE))?;
         for topic in [self.launch.repartition(), self.launch.changelog(), self.launch.output.clone()] {
             // The broker answers a commit before it has written the markers.
             eventually(PATIENCE, &format!("no open transaction in {topic}"), || {
