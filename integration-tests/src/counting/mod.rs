@@ -33,7 +33,7 @@ pub struct Counting {
     fleet: Fleet,
     launch: Launch,
     judge: Judge,
-    /// Processes that were told to end.
+    /// Processes that were told to end or killed.
     left: BTreeSet<usize>,
     sent: Vec<Sent>,
 }
@@ -147,14 +147,9 @@ impl Counting {
             // As late as can be, so that nothing but this kill can have aborted what is found.
             Guarantee::ExactlyOnce => self.launch.marks(&self.judge)?,
         };
-        if self.launch.guarantee == Guarantee::ExactlyOnce {
-            let partition = self.counted_partition(number)?;
-            Watch::new(&self.judge, &self.launch.changelog())?.await_begin(partition)?;
-        }
-        let process = self.fleet.process(number)?;
-        process.kill9()?;
+        self.fell(number)?;
         let killed = Instant::now();
-        process.restart()?;
+        self.restart(number)?;
         let undone = match self.launch.guarantee {
             Guarantee::AtLeastOnce => None,
             // Before the session of the killed process ends, so before any other process has had a reason to abort.
@@ -169,7 +164,29 @@ impl Counting {
         Ok(Kill { process: number, undone, recovery })
     }
 
-    /// The newest status of each process that has not been told to end.
+    /// SIGKILL to a process, if transactions are used right after it has begun one. It stays dead.
+    ///
+    /// # Errors
+    /// When it begins none, or has ended by itself.
+    pub fn fell(&mut self, number: usize) -> Result<(), Failure> {
+        if self.launch.guarantee == Guarantee::ExactlyOnce {
+            let partition = self.counted_partition(number)?;
+            Watch::new(&self.judge, &self.launch.changelog())?.await_begin(partition)?;
+        }
+        self.left.insert(number);
+        self.fleet.process(number)?.kill9()
+    }
+
+    /// Starts a process again that has ended.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart(&mut self, number: usize) -> Result<(), Failure> {
+        self.left.remove(&number);
+        self.fleet.process(number)?.restart()
+    }
+
+    /// The newest status of each process that was neither told to end nor killed.
     ///
     /// # Errors
     /// When one has ended by itself.

@@ -30,15 +30,6 @@ impl Counting {
         Ok(())
     }
 
-    /// Starts a process again that has ended.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn restart(&mut self, number: usize) -> Result<(), Failure> {
-        self.left.remove(&number);
-        self.fleet.process(number)?.restart()
-    }
-
     /// Deletes what a process that has ended keeps on disk.
     ///
     /// # Errors
