@@ -7,12 +7,14 @@ use crate::{Failure, Process, Program};
 
 /// Identical processes, each with its own home folder, killed and started again one by one.
 ///
-/// The homes are removed with the fleet, except when the test fails by a panic: then they stay for a look.
+/// The homes are removed with the fleet, except when the test fails by a panic or [`keep`](Self::keep) was called: then
+/// they stay for a look.
 #[derive(Debug)]
 pub struct Fleet {
     // Declared first, so that processes are gone before their homes are.
     processes: Vec<Process>,
     homes: Option<TempDir>,
+    kept: bool,
 }
 
 impl Fleet {
@@ -22,7 +24,7 @@ impl Fleet {
     /// When one cannot be started; those started before are killed.
     pub fn start(count: usize, mut program: impl FnMut(usize, &Path) -> Program) -> Result<Self, Failure> {
         let homes = tempfile::Builder::new().prefix("headwater-fleet-").tempdir()?;
-        let mut fleet = Self { processes: Vec::new(), homes: Some(homes) };
+        let mut fleet = Self { processes: Vec::new(), homes: Some(homes), kept: false };
         for _ in 0..count {
             fleet.add(&mut program)?;
         }
@@ -67,6 +69,11 @@ impl Fleet {
             .ok_or_else(|| Failure::new(format!("no process #{number} in a fleet of {count}")))
     }
 
+    /// Lets the homes outlive the fleet.
+    pub fn keep(&mut self) {
+        self.kept = true;
+    }
+
     /// Fails with the output of the first process that is not running.
     ///
     /// # Errors
@@ -104,7 +111,7 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        if std::thread::panicking()
+        if (self.kept || std::thread::panicking())
             && let Some(homes) = self.homes.take()
         {
             eprintln!("state and output of the processes are kept in {}", homes.keep().display());

@@ -53,16 +53,26 @@ impl Judge {
     /// # Errors
     /// When there is no such topic, or the broker stays silent for a minute.
     pub fn read_topic(&self, topic: &str, isolation: Isolation) -> Result<Vec<Vec<Record>>, Failure> {
+        self.read_from(topic, &[], isolation)
+    }
+
+    /// As [`read_topic`](Self::read_topic), from these offsets on, one for each partition; a partition without one is
+    /// read from its start.
+    ///
+    /// # Errors
+    /// As [`read_topic`](Self::read_topic).
+    pub fn read_from(&self, topic: &str, from: &[i64], isolation: Isolation) -> Result<Vec<Vec<Record>>, Failure> {
         let reader = self.reader(&unique("judge"), isolation)?;
         let reader = reader.consumer()?;
         let ends = ends_of(reader, topic)?;
         let mut records: Vec<Vec<Record>> = ends.iter().map(|_| Vec::new()).collect();
         let mut open = BTreeSet::new();
         let mut assignment = TopicPartitionList::new();
-        for (partition, (start, end)) in (0..).zip(&ends) {
-            if start < end {
+        for (index, (partition, (start, end))) in (0..).zip(&ends).enumerate() {
+            let start = from.get(index).map_or(*start, |from| (*from).max(*start));
+            if start < *end {
                 open.insert(partition);
-                assignment.add_partition_offset(topic, partition, Offset::Offset(*start))?;
+                assignment.add_partition_offset(topic, partition, Offset::Offset(start))?;
             }
         }
         reader.assign(&assignment)?;
@@ -157,15 +167,23 @@ impl Judge {
     /// # Errors
     /// As [`read_topic`](Self::read_topic).
     pub fn aborted(&self, topic: &str) -> Result<Vec<Record>, Failure> {
+        self.aborted_from(topic, &[])
+    }
+
+    /// As [`aborted`](Self::aborted), from these offsets on, one for each partition.
+    ///
+    /// # Errors
+    /// As [`read_topic`](Self::read_topic).
+    pub fn aborted_from(&self, topic: &str, from: &[i64]) -> Result<Vec<Record>, Failure> {
         // Read in this order: what is stable at the first call can only be committed or aborted at the second.
         let stable = self.ends(topic, Isolation::Committed)?;
         let committed: BTreeSet<(i32, i64)> = self
-            .read_topic(topic, Isolation::Committed)?
+            .read_from(topic, from, Isolation::Committed)?
             .iter()
             .flatten()
             .map(|record| (record.partition, record.offset))
             .collect();
-        let all = self.read_topic(topic, Isolation::Uncommitted)?;
+        let all = self.read_from(topic, from, Isolation::Uncommitted)?;
         Ok(all
             .into_iter()
             .zip(stable)
@@ -174,7 +192,7 @@ impl Judge {
             .collect())
     }
 
-    fn reader(&self, group: &str, isolation: Isolation) -> Result<Reader, Failure> {
+    pub(crate) fn reader(&self, group: &str, isolation: Isolation) -> Result<Reader, Failure> {
         let consumer = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
             .set("group.id", group)
@@ -192,10 +210,10 @@ impl Judge {
 }
 
 /// A consumer that is closed on a thread of its own: the close waits without a limit, and a test must not hang on it.
-struct Reader(Option<BaseConsumer>);
+pub(crate) struct Reader(Option<BaseConsumer>);
 
 impl Reader {
-    fn consumer(&self) -> Result<&BaseConsumer, Failure> {
+    pub(crate) fn consumer(&self) -> Result<&BaseConsumer, Failure> {
         self.0.as_ref().ok_or_else(|| Failure::new("the judge's consumer is closed"))
     }
 }

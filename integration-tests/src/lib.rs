@@ -9,6 +9,7 @@
 //! Where no broker can be had every call that needs one fails and says what to install: a test never passes unrun.
 
 mod broker;
+mod dump;
 mod failure;
 mod fleet;
 mod judge;
@@ -19,14 +20,18 @@ mod producer;
 mod program;
 mod record;
 mod settings;
+mod status;
 mod stream;
 mod topics;
 mod wait;
+mod watch;
 mod watchdog;
 
+pub mod counting;
 pub mod oracle;
 
 pub use broker::Broker;
+pub use dump::{StoreDump, StoreEntry, Stores, check_stores_exact, check_stores_last};
 pub use failure::Failure;
 pub use fleet::Fleet;
 pub use judge::{Isolation, Judge};
@@ -35,6 +40,8 @@ pub use producer::{Feeder, Sent, produce_all};
 pub use program::Program;
 pub use record::Record;
 pub use settings::Settings;
+pub use status::Status;
 pub use stream::{Outgoing, Stream};
 pub use topics::{Topics, unique};
 pub use wait::eventually;
+pub use watch::Watch;

@@ -50,13 +50,17 @@ impl Topics {
     /// Creates a topic of `partitions` partitions, one replica each, with these settings, and waits until every
     /// partition has a leader.
     ///
+    /// Unless a setting says otherwise its records are kept for ever: retention goes by their timestamps, and those of
+    /// a [`Stream`](crate::Stream) are of the past.
+    ///
     /// # Errors
     /// When the broker refuses, or a leader is missing after 30 s.
     pub fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<(), Failure> {
-        let topic =
-            settings.iter().fold(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| {
-                topic.set(key, value)
-            });
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        if !settings.iter().any(|(key, _)| *key == "retention.ms") {
+            topic = topic.set("retention.ms", "-1");
+        }
+        let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         let results = self.runtime.block_on(self.admin.create_topics([&topic], &options()))?;
         for result in results {
             result.map_err(|(topic, code)| Failure::new(format!("cannot create topic {topic}: {code}")))?;
