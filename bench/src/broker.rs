@@ -38,17 +38,7 @@ impl Broker {
         fs::write(&properties, server_properties(data.path(), port, controller))?;
 
         let id = storage_tool(&classpath, &["random-uuid"])?;
-        storage_tool(
-            &classpath,
-            &[
-                "format",
-                "-t",
-                id.trim(),
-                "-c",
-                &properties.to_string_lossy(),
-                "--standalone",
-            ],
-        )?;
+        storage_tool(&classpath, &["format", "-t", id.trim(), "-c", &properties.to_string_lossy(), "--standalone"])?;
 
         let log = data.path().join("broker.log");
         let output = File::create(&log)?;
@@ -63,11 +53,7 @@ impl Broker {
             .map_err(|error| {
                 format!("start Kafka (taskset, java): {error}; install util-linux and a JDK 17 or newer")
             })?;
-        let mut broker = Self {
-            child,
-            bootstrap: format!("127.0.0.1:{port}"),
-            _data: data,
-        };
+        let mut broker = Self { child, bootstrap: format!("127.0.0.1:{port}"), _data: data };
         broker.wait_until_ready().map_err(|error| {
             let log = fs::read_to_string(&log).unwrap_or_default();
             format!("{error}; the end of its log:\n{}", tail(&log, 20))
@@ -89,20 +75,15 @@ impl Broker {
 
     fn wait_until_ready(&mut self) -> Result<()> {
         // Connections are refused at first; what the client says about that interests nobody.
-        let client: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.bootstrap)
-            .set("log_level", "0")
-            .create()?;
+        let client: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", &self.bootstrap).set("log_level", "0").create()?;
         let deadline = Instant::now() + START;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Err(format!("Kafka ended at start with {status}").into());
             }
             // An open port is not enough: a metadata request must name the node.
-            if client
-                .fetch_metadata(None, Duration::from_millis(500))
-                .is_ok_and(|found| !found.brokers().is_empty())
-            {
+            if client.fetch_metadata(None, Duration::from_millis(500)).is_ok_and(|found| !found.brokers().is_empty()) {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -136,9 +117,7 @@ pub fn pinned(cpus: Option<&str>, program: impl AsRef<std::ffi::OsStr>) -> Comma
 #[must_use]
 pub fn tail(text: &str, lines: usize) -> String {
     let all: Vec<_> = text.lines().collect();
-    all.get(all.len().saturating_sub(lines)..)
-        .unwrap_or_default()
-        .join("\n")
+    all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
 }
 
 fn libraries() -> Result<PathBuf> {
@@ -172,12 +151,7 @@ fn storage_tool(classpath: &str, args: &[&str]) -> Result<String> {
         Ok(String::from_utf8(output.stdout)?)
     } else {
         let error = String::from_utf8_lossy(&output.stderr);
-        Err(format!(
-            "Kafka's StorageTool {args:?} ended with {}: {}",
-            output.status,
-            tail(&error, 10)
-        )
-        .into())
+        Err(format!("Kafka's StorageTool {args:?} ended with {}: {}", output.status, tail(&error, 10)).into())
     }
 }
 

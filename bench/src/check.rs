@@ -18,11 +18,7 @@ impl Expected {
     /// Recomputes the records of `spec`.
     #[must_use]
     pub fn new(spec: Spec) -> Self {
-        Self {
-            spec,
-            counts: spec.counts(),
-            checksum: spec.checksum(),
-        }
+        Self { spec, counts: spec.counts(), checksum: spec.checksum() }
     }
 
     /// Checks what the run `app_id` has written to `output` and its changelog, and what it has committed.
@@ -51,11 +47,7 @@ impl Expected {
             }
         }
         let committed = topics.committed(app_id, &self.spec.topic())?;
-        let ends: Vec<_> = topics
-            .ends(&self.spec.topic())?
-            .into_iter()
-            .map(|(_, end)| Some(end))
-            .collect();
+        let ends: Vec<_> = topics.ends(&self.spec.topic())?.into_iter().map(|(_, end)| Some(end)).collect();
         compare(&format!("offsets that {app_id} has committed"), &committed, &ends)
     }
 
@@ -89,18 +81,11 @@ impl Counts {
     }
 
     fn add(&mut self, topic: &str, message: &BorrowedMessage<'_>, steps: Steps) -> Result<()> {
-        let at = || {
-            format!(
-                "{topic}, partition {}, offset {}",
-                message.partition(),
-                message.offset()
-            )
-        };
+        let at = || format!("{topic}, partition {}, offset {}", message.partition(), message.offset());
         let (Some(key), Some(count)) = (number(message.key()), number(message.payload())) else {
             return Err(format!("{}: key and count are not 8 bytes each", at()).into());
         };
-        self.step(key, count, steps)
-            .map_err(|error| format!("{}: {error}", at()).into())
+        self.step(key, count, steps).map_err(|error| format!("{}: {error}", at()).into())
     }
 
     fn step(&mut self, key: u64, count: u64, steps: Steps) -> Result<()> {
@@ -144,10 +129,7 @@ mod tests {
 
     #[test]
     fn counts_of_several_keys_may_interleave() {
-        assert_eq!(
-            steps(&[(0, 1), (1, 1), (0, 2), (1, 2), (0, 3)], Steps::Every).unwrap(),
-            [3, 2]
-        );
+        assert_eq!(steps(&[(0, 1), (1, 1), (0, 2), (1, 2), (0, 3)], Steps::Every).unwrap(), [3, 2]);
     }
 
     #[test]

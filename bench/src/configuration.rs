@@ -84,10 +84,7 @@ impl Configuration {
     /// The name in letters that topics and directories may have.
     #[must_use]
     pub fn slug(&self) -> String {
-        self.name
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .collect()
+        self.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
     }
 
     /// Whether [`Workload::P1`]'s input is read, which is longer because its workloads are faster.
@@ -143,20 +140,10 @@ fn parse(name: &str) -> Option<Configuration> {
     if words.next().is_some() {
         return None;
     }
-    let variables = settings.map(|setting| {
-        setting
-            .split_once('=')
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    });
+    let variables =
+        settings.map(|setting| setting.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())));
     let variables = variables.collect::<Option<_>>()?;
-    Some(Configuration {
-        name: name.to_owned(),
-        program,
-        workload,
-        exactly_once,
-        commit_ms,
-        variables,
-    })
+    Some(Configuration { name: name.to_owned(), program, workload, exactly_once, commit_ms, variables })
 }
 
 #[cfg(test)]
@@ -175,20 +162,14 @@ mod tests {
         let eos = parsed("raw-p2-eos");
         assert_eq!((eos.exactly_once, eos.commit_ms), (true, 100));
         let stated = parsed("engine-p2-alos-100");
-        assert_eq!(
-            (stated.program, stated.exactly_once, stated.commit_ms),
-            (Program::Engine, false, 100)
-        );
+        assert_eq!((stated.program, stated.exactly_once, stated.commit_ms), (Program::Engine, false, 100));
     }
 
     #[test]
     fn variables_are_passed_on_and_kept_out_of_topic_names() {
         let configuration = parsed("raw-p2-eos-50+DR=all+QUEUE=consumer");
-        let variables: Vec<_> = configuration
-            .variables
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
+        let variables: Vec<_> =
+            configuration.variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(variables, [("DR", "all"), ("QUEUE", "consumer")]);
         assert_eq!(configuration.slug(), "raw-p2-eos-50-DR-all-QUEUE-consumer");
     }
@@ -202,15 +183,7 @@ mod tests {
 
     #[test]
     fn a_wrong_name_is_refused_with_the_accepted_form() {
-        for name in [
-            "",
-            "raw",
-            "kafka-p1",
-            "raw-p9",
-            "raw-p1-soon",
-            "raw-p1-eos-100-200",
-            "raw-p1+DR",
-        ] {
+        for name in ["", "raw", "kafka-p1", "raw-p9", "raw-p1-soon", "raw-p1-eos-100-200", "raw-p1+DR"] {
             let error = name.parse::<Configuration>().unwrap_err().to_string();
             assert!(error.contains(name) && error.contains("(raw|engine)"), "{error}");
         }

@@ -50,11 +50,9 @@ pub fn load(topics: &Topics, bootstrap: &str, spec: &Spec) -> Result<Loaded> {
     topics.create(&topic)?;
     produce(bootstrap, spec)?;
     if !is_complete(topics, spec)? {
-        return Err(format!(
-            "topic {topic} was loaded but does not hold the {} records of {spec:?}",
-            spec.records
-        )
-        .into());
+        return Err(
+            format!("topic {topic} was loaded but does not hold the {} records of {spec:?}", spec.records).into()
+        );
     }
     Ok(Loaded::Now)
 }
@@ -118,10 +116,7 @@ fn produce(bootstrap: &str, spec: &Spec) -> Result<()> {
     let (topic, mut record) = (spec.topic(), Record::default());
     for seq in 0..spec.records {
         spec.write(seq, &mut record);
-        let mut message = BaseRecord::to(&topic)
-            .key(&record.key)
-            .payload(&record.value)
-            .timestamp(record.event_time);
+        let mut message = BaseRecord::to(&topic).key(&record.key).payload(&record.value).timestamp(record.event_time);
         loop {
             match producer.send(message) {
                 Ok(()) => break,

@@ -40,12 +40,7 @@ impl Spec {
     /// The topic's name. It names the whole specification, so that a topic is found again by what it contains.
     #[must_use]
     pub fn topic(&self) -> String {
-        let Self {
-            records,
-            keys,
-            value_bytes,
-            seed,
-        } = self;
+        let Self { records, keys, value_bytes, seed } = self;
         format!("bench-in-v{VERSION}-{records}x{value_bytes}-{keys}-keys-seed-{seed}")
     }
 
@@ -144,14 +139,10 @@ fn hash(seed: u64, bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut hash = mix(seed ^ bytes.len() as u64);
     for word in words {
-        hash = (hash ^ u64::from_le_bytes(*word))
-            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            .rotate_left(29);
+        hash = (hash ^ u64::from_le_bytes(*word)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
     }
     for byte in rest {
-        hash = (hash ^ u64::from(*byte))
-            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            .rotate_left(29);
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
     }
     mix(hash)
 }
@@ -160,12 +151,7 @@ fn hash(seed: u64, bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    const SPEC: Spec = Spec {
-        records: 10_000,
-        keys: 100,
-        value_bytes: 100,
-        seed: 1,
-    };
+    const SPEC: Spec = Spec { records: 10_000, keys: 100, value_bytes: 100, seed: 1 };
 
     fn record(spec: &Spec, seq: u64) -> Record {
         let mut record = Record::default();
@@ -225,10 +211,7 @@ mod tests {
             SPEC,
             Spec { records: 9_999, ..SPEC },
             Spec { keys: 99, ..SPEC },
-            Spec {
-                value_bytes: 101,
-                ..SPEC
-            },
+            Spec { value_bytes: 101, ..SPEC },
             Spec { seed: 2, ..SPEC },
         ]
         .map(|spec| spec.topic());

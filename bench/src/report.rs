@@ -66,11 +66,7 @@ impl Figures {
                 .zip(main.broker_cpu)
                 .map(|(end, start)| end.saturating_sub(start).as_secs_f64()),
             start_seconds: first.wall.as_secs_f64(),
-            peak_rss_kib: samples
-                .iter()
-                .filter_map(|sample| sample.peak_rss_kib)
-                .max()
-                .unwrap_or(0),
+            peak_rss_kib: samples.iter().filter_map(|sample| sample.peak_rss_kib).max().unwrap_or(0),
         })
     }
 }
@@ -94,11 +90,7 @@ impl Spread {
         values.sort_by(f64::total_cmp);
         let upper = values.get(values.len() / 2)?;
         let lower = values.get((values.len() - 1) / 2)?;
-        Some(Self {
-            median: f64::midpoint(*lower, *upper),
-            min: *values.first()?,
-            max: *values.last()?,
-        })
+        Some(Self { median: f64::midpoint(*lower, *upper), min: *values.first()?, max: *values.last()? })
     }
 }
 
@@ -117,24 +109,9 @@ pub struct Floor {
 
 /// The floors of the engine, as ratios of records per CPU-second at steady state.
 pub const FLOORS: [Floor; 3] = [
-    Floor {
-        numerator: "engine-p1",
-        denominator: "raw-p1",
-        floor: 0.6,
-        aim: 0.8,
-    },
-    Floor {
-        numerator: "engine-p2",
-        denominator: "raw-p1",
-        floor: 0.14,
-        aim: 0.2,
-    },
-    Floor {
-        numerator: "engine-p2-eos-100",
-        denominator: "engine-p2-alos-100",
-        floor: 0.7,
-        aim: 0.85,
-    },
+    Floor { numerator: "engine-p1", denominator: "raw-p1", floor: 0.6, aim: 0.8 },
+    Floor { numerator: "engine-p2", denominator: "raw-p1", floor: 0.14, aim: 0.2 },
+    Floor { numerator: "engine-p2-eos-100", denominator: "engine-p2-alos-100", floor: 0.7, aim: 0.85 },
 ];
 
 /// A floor and what was measured of it.
@@ -167,29 +144,15 @@ impl Verdict {
 #[must_use]
 pub fn judge(runs: &[Figures]) -> Vec<Verdict> {
     let judge = |floor: &Floor| {
-        let Floor {
-            numerator,
-            denominator,
-            floor,
-            aim,
-        } = *floor;
+        let Floor { numerator, denominator, floor, aim } = *floor;
         let of = |name, round| runs.iter().find(|run| run.configuration == name && run.round == round);
         let rounds = runs
             .iter()
             .filter(|run| run.configuration == numerator)
             .filter_map(|run| Some(run.steady_per_cpu_second / of(denominator, run.round)?.steady_per_cpu_second));
         let median = |name| Some(spread(runs, name, |run| run.steady_per_cpu_second)?.median);
-        let ratio_of_medians = median(numerator)
-            .zip(median(denominator))
-            .map(|(above, below)| above / below);
-        Verdict {
-            numerator,
-            denominator,
-            floor,
-            aim,
-            ratio: Spread::of(rounds),
-            ratio_of_medians,
-        }
+        let ratio_of_medians = median(numerator).zip(median(denominator)).map(|(above, below)| above / below);
+        Verdict { numerator, denominator, floor, aim, ratio: Spread::of(rounds), ratio_of_medians }
     };
     FLOORS.iter().map(judge).collect()
 }
@@ -267,11 +230,7 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let mut text = String::new();
     for (number, row) in rows.iter().enumerate() {
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            text.push_str(&if column == 0 {
-                format!("| {cell:width$} ")
-            } else {
-                format!("| {cell:>width$} ")
-            });
+            text.push_str(&if column == 0 { format!("| {cell:width$} ") } else { format!("| {cell:>width$} ") });
         }
         text.push_str("|\n");
         if number == 0 {
@@ -290,15 +249,11 @@ fn table<const N: usize>(rows: &[[String; N]]) -> String {
 
 /// A number for a person; a dash where there is none.
 fn cell(number: Option<f64>, decimals: usize) -> String {
-    number
-        .filter(|number| number.is_finite())
-        .map_or_else(|| "–".to_owned(), |number| format!("{number:.decimals$}"))
+    number.filter(|number| number.is_finite()).map_or_else(|| "–".to_owned(), |number| format!("{number:.decimals$}"))
 }
 
 fn range(spread: Option<Spread>, decimals: usize) -> String {
-    spread.map_or_else(String::new, |spread| {
-        format!("{:.decimals$} to {:.decimals$}", spread.min, spread.max)
-    })
+    spread.map_or_else(String::new, |spread| format!("{:.decimals$} to {:.decimals$}", spread.min, spread.max))
 }
 
 fn spread(runs: &[Figures], name: &str, value: impl Fn(&Figures) -> f64) -> Option<Spread> {
@@ -339,10 +294,7 @@ mod tests {
     }
 
     fn figures(configuration: &str, round: usize, steady: f64) -> Figures {
-        Figures {
-            steady_per_cpu_second: steady,
-            ..Figures::new(configuration, round, &samples()).unwrap()
-        }
+        Figures { steady_per_cpu_second: steady, ..Figures::new(configuration, round, &samples()).unwrap() }
     }
 
     #[test]
@@ -357,31 +309,15 @@ mod tests {
 
     #[test]
     fn too_short_a_run_is_refused_rather_than_divided() {
-        let samples: Vec<_> = ["main", "first", "p10", "p90", "committed"]
-            .map(|mark| sample(mark, 10, 50))
-            .into();
+        let samples: Vec<_> = ["main", "first", "p10", "p90", "committed"].map(|mark| sample(mark, 10, 50)).into();
         let error = Figures::new("raw-p1", 0, &samples).unwrap_err().to_string();
         assert!(error.contains("more records"), "{error}");
     }
 
     #[test]
     fn a_median_of_an_even_number_is_between_the_two() {
-        assert_eq!(
-            Spread::of([4.0, 1.0, 2.0, 3.0]),
-            Some(Spread {
-                median: 2.5,
-                min: 1.0,
-                max: 4.0
-            })
-        );
-        assert_eq!(
-            Spread::of([5.0]),
-            Some(Spread {
-                median: 5.0,
-                min: 5.0,
-                max: 5.0
-            })
-        );
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
+        assert_eq!(Spread::of([5.0]), Some(Spread { median: 5.0, min: 5.0, max: 5.0 }));
         assert_eq!(Spread::of([]), None);
     }
 
@@ -390,22 +326,10 @@ mod tests {
         // The machine halves its speed in each round; the ratio stays.
         let runs: Vec<_> = [(0, 8.0), (1, 4.0), (2, 2.0)]
             .into_iter()
-            .flat_map(|(round, speed)| {
-                [
-                    figures("raw-p1", round, speed),
-                    figures("engine-p1", round, speed * 0.5),
-                ]
-            })
+            .flat_map(|(round, speed)| [figures("raw-p1", round, speed), figures("engine-p1", round, speed * 0.5)])
             .collect();
         let verdicts = judge(&runs);
-        assert_eq!(
-            verdicts[0].ratio,
-            Some(Spread {
-                median: 0.5,
-                min: 0.5,
-                max: 0.5
-            })
-        );
+        assert_eq!(verdicts[0].ratio, Some(Spread { median: 0.5, min: 0.5, max: 0.5 }));
         assert!(verdicts[0].is_missed());
         assert!(verdicts[1].ratio.is_none() && !verdicts[1].is_missed());
         let tables = tables(&["raw-p1".to_owned(), "engine-p1".to_owned()], &runs, &verdicts);

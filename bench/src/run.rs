@@ -129,11 +129,7 @@ fn start(place: &Place, job: &Job<'_>, errors: &Path) -> Result<Child> {
     fs::create_dir(&state)?;
     // taskset would report a missing program as its own failure.
     if !binary.exists() {
-        return Err(format!(
-            "{} does not exist: cargo build --release -p headwater-bench",
-            binary.display()
-        )
-        .into());
+        return Err(format!("{} does not exist: cargo build --release -p headwater-bench", binary.display()).into());
     }
     let child = pinned(place.cpus.as_deref(), &binary)
         .env("BOOTSTRAP", &place.bootstrap)
@@ -225,11 +221,7 @@ mod tests {
 
     #[test]
     fn the_environment_carries_the_configuration() {
-        let error = run_script(
-            "echo $WORKLOAD $EOS $COMMIT_MS $EXTRA $IN $OUT $APP_ID >&2; exit 3",
-            LONG,
-        )
-        .unwrap_err();
+        let error = run_script("echo $WORKLOAD $EOS $COMMIT_MS $EXTRA $IN $OUT $APP_ID >&2; exit 3", LONG).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("p1 1 50 more in out app"), "{error}");
         assert!(error.contains("exit status: 3"), "{error}");
@@ -243,9 +235,7 @@ mod tests {
 
     #[test]
     fn a_run_that_hangs_is_killed() {
-        let error = run_script("exec sleep 1000", Duration::from_millis(100))
-            .unwrap_err()
-            .to_string();
+        let error = run_script("exec sleep 1000", Duration::from_millis(100)).unwrap_err().to_string();
         assert!(error.contains("not done after 100ms"), "{error}");
     }
 }

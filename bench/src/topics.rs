@@ -5,7 +5,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::future::Future;
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 pub const PARTITIONS: i32 = 4;
 /// How long one request, or the wait for the next record, may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one look for the next record takes.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Administration and reading of one cluster's topics.
 pub struct Topics {
@@ -29,9 +31,7 @@ pub struct Topics {
 
 impl std::fmt::Debug for Topics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Topics")
-            .field("bootstrap", &self.bootstrap)
-            .finish_non_exhaustive()
+        f.debug_struct("Topics").field("bootstrap", &self.bootstrap).finish_non_exhaustive()
     }
 }
 
@@ -42,11 +42,7 @@ impl Topics {
     /// When the client cannot be made.
     pub fn new(bootstrap: &str) -> Result<Self> {
         let admin = ClientConfig::new().set("bootstrap.servers", bootstrap).create()?;
-        Ok(Self {
-            bootstrap: bootstrap.to_owned(),
-            admin,
-            consumer: reader(bootstrap, "headwater-bench")?,
-        })
+        Ok(Self { bootstrap: bootstrap.to_owned(), admin, consumer: reader(bootstrap, "headwater-bench")? })
     }
 
     /// Creates `topic` with [`PARTITIONS`] partitions. Nothing in it ever expires: event times lie in the past.
@@ -103,11 +99,8 @@ impl Topics {
     /// When the topic does not exist or a partition has no leader.
     pub fn ends(&self, topic: &str) -> Result<Vec<(i64, i64)>> {
         let metadata = self.consumer.fetch_metadata(Some(topic), TIMEOUT)?;
-        let partitions = metadata
-            .topics()
-            .iter()
-            .find(|found| found.name() == topic)
-            .map_or(0, |found| found.partitions().len());
+        let partitions =
+            metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len());
         if partitions == 0 {
             return Err(format!("topic {topic} does not exist").into());
         }
@@ -128,17 +121,9 @@ impl Topics {
         list.add_partition_range(topic, 0, PARTITIONS - 1);
         let committed = consumer.committed_offsets(list, TIMEOUT)?;
         let offset = |offset| {
-            if let Offset::Offset(offset) = offset {
-                Some(offset)
-            } else {
-                None
-            }
+            if let Offset::Offset(offset) = offset { Some(offset) } else { None }
         };
-        Ok(committed
-            .elements()
-            .iter()
-            .map(|element| offset(element.offset()))
-            .collect())
+        Ok(committed.elements().iter().map(|element| offset(element.offset())).collect())
     }
 
     /// Reads `topic` with isolation `read_committed`, each partition from `from(first, end)` on to its end.
@@ -161,12 +146,25 @@ impl Topics {
             }
         }
         self.consumer.assign(&list)?;
+        let mut heard = Instant::now();
         while open > 0 {
-            match self.consumer.poll(TIMEOUT) {
-                Some(Ok(message)) => each(&message)?,
+            match self.consumer.poll(LOOK) {
+                Some(Ok(message)) => {
+                    each(&message)?;
+                    heard = Instant::now();
+                }
                 Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+                // The client connects again by itself; what counts is whether records come.
+                Some(Err(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure,
+                )))
+                | None => {}
                 Some(Err(error)) => return Err(format!("read topic {topic}: {error}").into()),
-                None => return Err(format!("read topic {topic}: no record and no end within {TIMEOUT:?}").into()),
+            }
+            if heard.elapsed() > TIMEOUT {
+                return Err(
+                    format!("read topic {topic}: no record within {TIMEOUT:?}, and its end is not reached").into()
+                );
             }
         }
         self.consumer.unassign()?;
@@ -186,9 +184,7 @@ fn reader(bootstrap: &str, group: &str) -> Result<BaseConsumer> {
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(TIMEOUT))
-        .operation_timeout(Some(TIMEOUT))
+    AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT))
 }
 
 /// Wakes the thread that waits.

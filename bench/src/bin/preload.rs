@@ -32,12 +32,7 @@ fn run(args: Args) -> Result<()> {
         .bootstrap
         .or_else(|| std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok())
         .ok_or("no broker: give --bootstrap HOST:PORT or set KAFKA_BOOTSTRAP_SERVERS")?;
-    let spec = Spec {
-        records: args.records,
-        keys: args.keys,
-        value_bytes: args.value_bytes,
-        seed: args.seed,
-    };
+    let spec = Spec { records: args.records, keys: args.keys, value_bytes: args.value_bytes, seed: args.seed };
     let topics = Topics::new(&bootstrap)?;
     match preload::load(&topics, &bootstrap, &spec)? {
         Loaded::Already => eprintln!("already loaded"),

@@ -70,12 +70,7 @@ struct Args {
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Line<'a> {
     /// How all lines up to the next of this kind came about.
-    Invocation {
-        at: u64,
-        arguments: Vec<String>,
-        bootstrap: &'a str,
-        own_broker: bool,
-    },
+    Invocation { at: u64, arguments: Vec<String>, bootstrap: &'a str, own_broker: bool },
     /// One run.
     Run(&'a Figures),
     /// One floor, over all rounds.
@@ -97,6 +92,9 @@ fn build(binaries: &Path) -> Result<()> {
     };
     let mut command = Command::new(cargo);
     command.args(["build", "--package", "headwater-bench", "--bins"]);
+    if !cfg!(feature = "engine") {
+        command.arg("--no-default-features");
+    }
     match binaries.file_name().and_then(|profile| profile.to_str()) {
         Some("release") => command.arg("--release"),
         _ => return Err("the figures of an unoptimised build mean nothing: use cargo run --release".into()),
@@ -108,11 +106,7 @@ fn build(binaries: &Path) -> Result<()> {
 }
 
 fn measure(args: &Args) -> Result<bool> {
-    let configurations = args
-        .configurations
-        .iter()
-        .map(|name| name.parse())
-        .collect::<Result<Vec<Configuration>>>()?;
+    let configurations = args.configurations.iter().map(|name| name.parse()).collect::<Result<Vec<Configuration>>>()?;
     let binaries = env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default();
     if !args.no_build {
         build(&binaries)?;
@@ -134,10 +128,7 @@ fn measure(args: &Args) -> Result<bool> {
         binaries,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let json = args
-        .json
-        .clone()
-        .unwrap_or_else(|| place.binaries.with_file_name("headwater-bench.jsonl"));
+    let json = args.json.clone().unwrap_or_else(|| place.binaries.with_file_name("headwater-bench.jsonl"));
     let mut file = OpenOptions::new()
         .create(true)
         .append(true)
@@ -146,12 +137,7 @@ fn measure(args: &Args) -> Result<bool> {
     let arguments = env::args().skip(1).collect();
     add_line(
         &mut file,
-        &Line::Invocation {
-            at: now,
-            arguments,
-            bootstrap: &place.bootstrap,
-            own_broker: own.is_some(),
-        },
+        &Line::Invocation { at: now, arguments, bootstrap: &place.bootstrap, own_broker: own.is_some() },
     )?;
 
     let inputs = Inputs::load(args, &configurations, &place.bootstrap)?;
@@ -161,11 +147,7 @@ fn measure(args: &Args) -> Result<bool> {
         add_line(&mut file, &Line::Verdict(verdict))?;
     }
     println!("{}", report::tables(&args.configurations, &runs, &verdicts));
-    println!(
-        "Outputs of all {} runs are right. Every run is in {}.",
-        runs.len(),
-        json.display()
-    );
+    println!("Outputs of all {} runs are right. Every run is in {}.", runs.len(), json.display());
     Ok(!verdicts.iter().any(report::Verdict::is_missed))
 }
 
@@ -181,28 +163,14 @@ struct Inputs {
 impl Inputs {
     fn load(args: &Args, configurations: &[Configuration], bootstrap: &str) -> Result<Self> {
         let topics = Topics::new(bootstrap)?;
-        let spec = |records| Spec {
-            records,
-            keys: args.keys,
-            value_bytes: args.value_bytes,
-            seed: args.seed,
-        };
+        let spec = |records| Spec { records, keys: args.keys, value_bytes: args.value_bytes, seed: args.seed };
         let (long, short) = (spec(args.long_records), spec(args.short_records));
         for (spec, reads_long) in [(&long, true), (&short, false)] {
-            if configurations
-                .iter()
-                .any(|configuration| configuration.reads_long_input() == reads_long)
-            {
+            if configurations.iter().any(|configuration| configuration.reads_long_input() == reads_long) {
                 eprintln!("input {}: {:?}", spec.topic(), preload::load(&topics, bootstrap, spec)?);
             }
         }
-        Ok(Self {
-            topics,
-            long,
-            short,
-            expected_long: Expected::new(long),
-            expected_short: Expected::new(short),
-        })
+        Ok(Self { topics, long, short, expected_long: Expected::new(long), expected_short: Expected::new(short) })
     }
 
     fn of(&self, configuration: &Configuration) -> (&Spec, &Expected) {
@@ -224,10 +192,8 @@ fn rounds(
 ) -> Result<Vec<Figures>> {
     let mut runs = Vec::new();
     // The broker's code is compiled while it serves; one run that is not counted comes before all others.
-    if let Some(configuration) = configurations
-        .iter()
-        .find(|configuration| configuration.name == "raw-p1")
-        .or(configurations.first())
+    if let Some(configuration) =
+        configurations.iter().find(|configuration| configuration.name == "raw-p1").or(configurations.first())
     {
         one(configuration, place, inputs, &format!("bench-{now}-warm-up"))?;
     }
@@ -258,21 +224,13 @@ fn one(configuration: &Configuration, place: &Place, inputs: &Inputs, app_id: &s
     let output = format!("{app_id}-out");
     let directory = tempfile::Builder::new().prefix("headwater-bench-run-").tempdir()?;
     inputs.topics.create(&output)?;
-    let job = Job {
-        configuration,
-        app_id,
-        input: &spec.topic(),
-        output: &output,
-        directory: directory.path(),
-    };
+    let job = Job { configuration, app_id, input: &spec.topic(), output: &output, directory: directory.path() };
     let samples = run::run(place, &job)?;
     expected
         .check(&inputs.topics, configuration.workload, app_id, &output)
         .map_err(|error| format!("{configuration}: {error}"))?;
     let made = inputs.topics.with_prefix(app_id)?;
-    inputs
-        .topics
-        .delete(&made.iter().map(String::as_str).collect::<Vec<_>>())?;
+    inputs.topics.delete(&made.iter().map(String::as_str).collect::<Vec<_>>())?;
     Ok(samples)
 }
 
