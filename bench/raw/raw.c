@@ -1,7 +1,7 @@
 /*
  * The raw loop: what a program costs that calls librdkafka by hand and does nothing else. It is the yardstick that the
- * engine is divided by, so it takes every liberty that keeps the same guarantees: one thread, batches from partition
- * queues, cached topic handles, the output partition taken from the input partition, counts in a flat table of
+ * engine is divided by, so it takes every liberty that keeps the same guarantees: one thread, batches of
+ * messages, cached topic handles, the output partition taken from the input partition, counts in a flat table of
  * integers.
  *
  * It reads the same environment and prints the same MARK lines as the engine (see README.md). Beyond those:
@@ -9,7 +9,8 @@
  *            all     every delivery is an event; the changelog's offset is taken from each message
  *            batch   every delivery is an event; the offset is first + count - 1 of each event, messages untouched
  *            list    as errors, and one ListOffsets for the changelog at each commit
- *   QUEUE    partition  one queue per partition (default);  consumer  the one queue of the consumer
+ *   QUEUE    consumer  the one queue of the consumer (default: queued.min.messages then bounds all partitions together,
+ *            which spares memory and cache);  partition  one queue per partition
  *   FULL     sleep  at BACKLOG messages in flight, wait a millisecond (default);  block  let producev wait
  *   BACKLOG  messages in flight at most (default 30000; for p2 10000: its many small messages are walked over three times
  *            on their way out, which is cheap only while they stay in the processor's cache)
@@ -429,7 +430,7 @@ static void run(void) {
 static void read_environment(void) {
         static const char *const workloads[] = {"consume", "p1", "p2", NULL};
         static const char *const reports[]   = {"errors", "all", "batch", "list", NULL};
-        static const char *const queues[]    = {"partition", "consumer", NULL};
+        static const char *const queues[]    = {"consumer", "partition", NULL};
         static const char *const full[]      = {"sleep", "block", NULL};
         static char changelog_name[256];
 
@@ -441,7 +442,7 @@ static void read_environment(void) {
         conf.eos              = env_number("EOS", "0") != 0;
         conf.commit_ms        = env_number("COMMIT_MS", "1000");
         conf.reports          = env_choice("DR", reports);
-        conf.partition_queues = !env_choice("QUEUE", queues);
+        conf.partition_queues = env_choice("QUEUE", queues) == 1;
         conf.block            = env_choice("FULL", full);
         conf.backlog          = (int)env_number("BACKLOG", conf.workload == P2 ? "10000" : "30000");
         if (conf.block && (conf.reports == REPORT_ALL || conf.reports == REPORT_BATCH))

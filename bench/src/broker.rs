@@ -50,9 +50,7 @@ impl Broker {
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
-            .map_err(|error| {
-                format!("start Kafka (taskset, java): {error}; install util-linux and a JDK 17 or newer")
-            })?;
+            .map_err(|error| format!("start Kafka: setpriv: {error}; install util-linux"))?;
         let mut broker = Self { child, bootstrap: format!("127.0.0.1:{port}"), _data: data };
         broker.wait_until_ready().map_err(|error| {
             let log = fs::read_to_string(&log).unwrap_or_default();
@@ -102,14 +100,17 @@ impl Drop for Broker {
     }
 }
 
-/// A command, pinned to `cpus` where given. `taskset` becomes the command, so that the process id is the command's.
+/// A command, pinned to `cpus` where given, that the kernel kills when the thread that starts it ends, even by SIGKILL: a
+/// broker left behind would spoil the next measurement. The tools in front become the command, so that the process id is
+/// the command's.
 #[must_use]
 pub fn pinned(cpus: Option<&str>, program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let Some(cpus) = cpus else {
-        return Command::new(program);
-    };
-    let mut command = Command::new("taskset");
-    command.args(["-c", cpus]).arg(program);
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    if let Some(cpus) = cpus {
+        command.args(["taskset", "-c", cpus]);
+    }
+    command.arg(program);
     command
 }
 

@@ -127,7 +127,7 @@ fn start(place: &Place, job: &Job<'_>, errors: &Path) -> Result<Child> {
     let binary = place.binaries.join(configuration.program.binary());
     let state = job.directory.join("state");
     fs::create_dir(&state)?;
-    // taskset would report a missing program as its own failure.
+    // The tools in front would report a missing program as a failure of their own.
     if !binary.exists() {
         return Err(format!("{} does not exist: cargo build --release -p headwater-bench", binary.display()).into());
     }
@@ -151,7 +151,7 @@ fn start(place: &Place, job: &Job<'_>, errors: &Path) -> Result<Child> {
         .stdout(Stdio::piped())
         .stderr(File::create(errors)?)
         .spawn()
-        .map_err(|error| format!("{}: {error}; pinning needs taskset (util-linux)", binary.display()))?;
+        .map_err(|error| format!("{}: setpriv: {error}; install util-linux", binary.display()))?;
     Ok(child)
 }
 

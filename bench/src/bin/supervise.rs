@@ -92,6 +92,9 @@ fn build(binaries: &Path) -> Result<()> {
     };
     let mut command = Command::new(cargo);
     command.args(["build", "--package", "headwater-bench", "--bins"]);
+    if !cfg!(feature = "engine") {
+        command.arg("--no-default-features");
+    }
     match binaries.file_name().and_then(|profile| profile.to_str()) {
         Some("release") => command.arg("--release"),
         _ => return Err("the figures of an unoptimised build mean nothing: use cargo run --release".into()),
