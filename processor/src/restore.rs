@@ -11,10 +11,10 @@ use headwater_changelog::layout::{Layout, Timestamped};
 use headwater_changelog::restore::{Record, Restorer as Folder};
 use headwater_changelog::{Backend, Identity, Memory, StoreId, adopt, prepare};
 
-use crate::broker::{
-    Admin, BEGINNING, Batch, BrokerError, Consumer, ConsumerOptions, Edge, ErrorClass, Isolation, Slot,
-};
-use crate::config::{Guarantee, StoreKind};
+use crate::broker::{Admin, BEGINNING, Batch, Consumer, ConsumerOptions, Edge, ErrorClass, Isolation, Slot, ride_out};
+use crate::config::Guarantee;
+#[cfg(feature = "rocksdb")]
+use crate::config::StoreKind;
 use crate::error::{Error, Result};
 use crate::group::TaskId;
 use crate::record::{Timestamp, TopicPartition};
@@ -127,7 +127,7 @@ impl Restorer {
 
     /// Does what there is to do; answers when it wants to run next, should nothing wake it.
     pub(crate) fn step(&mut self, now: Timestamp) -> Result<Timestamp> {
-        self.consumer.poll()?;
+        ride_out(self.consumer.poll())?;
         while let Some(order) = self.inbox.take() {
             match order {
                 RestoreOrder::Restore(request) => self.begin(now, request)?,
@@ -178,7 +178,7 @@ impl Restorer {
         };
         match self.assign(task, &mut *backend) {
             Ok(stores) => self.active.push(Restoring { task, worker, attempt, backend, stores }),
-            Err(Error::Broker(error)) if is_passing(&error) => {
+            Err(Error::Broker(error)) if error.is_passing() => {
                 tracing::warn!(event = "restore.postponed", %task, %error, "the changelog cannot be asked about yet");
                 let request = Request { task, worker, attempt, backend: Some(backend) };
                 self.postponed.push_back((now.saturating_add(RETRY_MS), request));
@@ -286,6 +286,10 @@ fn advance(
                 consumer.seek(store.slot, BEGINNING)?;
                 continue;
             }
+            Err(error) if error.is_passing() => {
+                tracing::warn!(event = "restore.interrupted", task = %restoring.task, %error, "reading on");
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         busy = true;
@@ -313,8 +317,4 @@ fn answer(workers: &[Mailbox<WorkerOrder>], worker: usize, restored: WorkerOrder
     if let Some(worker) = workers.get(worker) {
         worker.send(restored);
     }
-}
-
-fn is_passing(error: &BrokerError) -> bool {
-    matches!(error.class, ErrorClass::Retriable | ErrorClass::Unavailable)
 }

@@ -82,7 +82,7 @@ fn run() -> Result<(), AnyError> {
             tenths = 1;
         }
         while (1..10).contains(&tenths) && processed >= total / 10 * tenths {
-            mark(&format!("p{}0", tenths), processed);
+            mark(&format!("p{tenths}0"), processed);
             tenths += 1;
         }
         if processed >= total {

@@ -46,4 +46,22 @@ impl BrokerError {
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
         Self { class, message: message.into() }
     }
+
+    /// Whether it may pass by itself, so that the same call is worth another try.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self.class, ErrorClass::Retriable | ErrorClass::Unavailable)
+    }
+}
+
+/// For a call that is made again at the next step anyway: `None` for an error that may pass by itself.
+pub(crate) fn ride_out<T>(answer: Result<T, BrokerError>) -> Result<Option<T>, BrokerError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is_passing() => {
+            tracing::warn!(event = "broker.interrupted", %error, "going on");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }

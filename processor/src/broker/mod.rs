@@ -18,6 +18,7 @@ pub mod kafka;
 use std::fmt::Debug;
 use std::time::Duration;
 
+pub(crate) use error::ride_out;
 pub use error::{BrokerError, ErrorClass};
 pub use group::{
     Coordinator, FetchedOffset, GroupAnswer, GroupError, GroupRequest, Joined, Lease, MemberAssignment, MemberMetadata,

@@ -122,7 +122,9 @@ impl Task {
         let mut offsets = Vec::with_capacity(self.changelogs.len());
         for (index, changelog) in self.changelogs.iter().enumerate() {
             let store = StoreId(u16::try_from(index).map_err(|_| Error::Engine("more than 65,535 stores".to_owned()))?);
-            if let Some(next) = outlet.acknowledged(*changelog, self.id.partition)? {
+            // Where this producer wrote for the task in an earlier ownership only, the restored offset is further on.
+            let next = outlet.acknowledged(*changelog, self.id.partition)?.max(self.state.offset(store)?);
+            if let Some(next) = next {
                 offsets.push((store, next));
             }
         }

@@ -247,6 +247,7 @@ impl Worker {
     /// Takes every running task back to its last commit: it asks for its positions again, since what the broker
     /// made of the last transaction may be unknown here.
     fn restart_tasks(&mut self, now: Timestamp) -> Result<()> {
+        self.voided = false;
         self.close_suspended()?;
         let running = self.tasks.extract_if(.., |_, stage| matches!(stage, Stage::Running(_)));
         for (id, stage) in running.collect::<Vec<_>>() {

@@ -27,7 +27,8 @@ impl Worker {
                 WorkerOrder::Granted { order, lease, tasks } => {
                     self.lease = Some(lease);
                     self.held = false;
-                    self.voided = false;
+                    // What was open under a lost lease is aborted first, whatever the group says since.
+                    self.voided = self.voided && !self.tasks.is_empty();
                     self.unsettled = Some(order);
                     self.keep_only(&tasks)?;
                     for task in tasks {

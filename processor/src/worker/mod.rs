@@ -13,7 +13,7 @@ use std::sync::Arc;
 use headwater_changelog::Backend;
 
 use crate::broker::{
-    Consumer, ConsumerOptions, Coordinator, Isolation, Lease, ProducerOptions, Ticket, TransactionCall,
+    Consumer, ConsumerOptions, Coordinator, Isolation, Lease, ProducerOptions, Ticket, TransactionCall, ride_out,
 };
 use crate::config::Guarantee;
 use crate::error::{Error, Result};
@@ -161,7 +161,7 @@ impl Worker {
     /// Does what there is to do; answers when it wants to run next, should nothing wake it.
     pub(crate) fn step(&mut self, now: Timestamp) -> Result<Timestamp> {
         self.engine.board.beat(self.index, now);
-        self.consumer.poll()?;
+        ride_out(self.consumer.poll())?;
         let delivered = self.outlet.producer().poll();
         self.take_orders(now)?;
         if let Err(error) = delivered {
@@ -186,7 +186,7 @@ impl Worker {
             let Stage::Running(task) = stage else { continue };
             for input in task.inputs_mut() {
                 if input.is_empty()
-                    && let Some(batch) = self.consumer.fetch(input.slot(), RECORDS_PER_TURN)?
+                    && let Some(batch) = ride_out(self.consumer.fetch(input.slot(), RECORDS_PER_TURN))?.flatten()
                 {
                     busy = true;
                     input.feed(batch);

@@ -56,8 +56,8 @@ pub struct Kafka {
 impl Kafka {
     /// Checks the settings and waits for the first answer of the cluster, at most for the request timeout.
     ///
-    /// Errors: [`ErrorClass::Configuration`] for a setting that is unknown, out of range or not the user's to give;
-    /// [`ErrorClass::Unavailable`] if no broker answered.
+    /// Errors: [`ErrorClass::Configuration`](crate::broker::ErrorClass::Configuration) for a setting that is unknown, out of range or not the user's to give;
+    /// [`ErrorClass::Unavailable`](crate::broker::ErrorClass::Unavailable) if no broker answered.
     pub fn connect(settings: KafkaSettings) -> Result<Self> {
         settings.check()?;
         let closing = Arc::new(Closing::default());
