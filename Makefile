@@ -31,12 +31,10 @@ test:
 	@scripts/setup.sh test
 	$(ENV) cargo build --workspace --bins
 	$(ENV) if cargo nextest --version >/dev/null 2>&1; then \
-		cargo nextest run --workspace; \
+		cargo nextest run --workspace && cargo test --workspace --doc; \
 	else \
-		cargo test --workspace --lib --bins && \
-		cargo test --workspace --test '*' -- --test-threads=1; \
+		cargo test --workspace -- --test-threads=1; \
 	fi
-	$(ENV) cargo test --workspace --doc
 
 lint:
 	@scripts/setup.sh lint
