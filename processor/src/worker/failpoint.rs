@@ -43,7 +43,8 @@ impl Failpoints {
         }
     }
 
-    /// `commit.lease=fresh`: commit under whatever the group's metadata say now instead of under the lease.
+    /// `commit.lease=fresh`: commit under whatever the group's metadata say now instead of under the lease, also what was
+    /// processed under one that was lost.
     pub(super) fn fresh_lease(&self) -> bool {
         self.fresh_lease
     }
@@ -67,4 +68,9 @@ impl Failpoints {
 
     #[expect(clippy::unused_self, reason = "the same call as with the feature")]
     pub(super) const fn before_offsets(&self) {}
+
+    #[expect(clippy::unused_self, reason = "the same call as with the feature")]
+    pub(super) const fn fresh_lease(&self) -> bool {
+        false
+    }
 }

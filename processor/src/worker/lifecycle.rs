@@ -28,7 +28,8 @@ impl Worker {
                     self.lease = Some(lease);
                     self.held = false;
                     // What was open under a lost lease is aborted first, whatever the group says since.
-                    self.voided = self.voided && !self.tasks.is_empty();
+                    let lost_before = self.voided && !self.tasks.is_empty();
+                    self.voided = lost_before && !self.failpoints.fresh_lease();
                     self.unsettled = Some(order);
                     self.keep_only(&tasks)?;
                     for task in tasks {
