@@ -47,6 +47,13 @@ impl BrokerError {
         Self { class, message: message.into() }
     }
 
+    /// Whether the same call would fail in the same way again: for a record too large, a right that is lacking.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        use ErrorClass::{Configuration, NotAuthorised, OutOfRange, Rejected, TooLarge, UnknownTopic};
+        matches!(self.class, TooLarge | Rejected | NotAuthorised | UnknownTopic | Configuration | OutOfRange)
+    }
+
     /// Whether it may pass by itself, so that the same call is worth another try.
     #[must_use]
     pub fn is_passing(&self) -> bool {

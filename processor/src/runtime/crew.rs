@@ -1,10 +1,11 @@
 //! The crew of a process: its membership, and the workers that its tasks are spread over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::engine::Engine;
 use super::mailbox::Mailbox;
+use super::placement::Placement;
 use crate::broker::{Coordinator, Lease};
 use crate::config::{millis, millis_i32};
 use crate::error::{Error, Result};
@@ -53,7 +54,7 @@ pub(crate) struct Crew {
     workers: Vec<Mailbox<WorkerOrder>>,
     coordinator: Box<dyn Coordinator>,
     member: Member,
-    placement: BTreeMap<TaskId, usize>,
+    placement: Placement,
     lease: Option<Lease>,
     order: u64,
     // By worker: the last order it has complied with, what it holds, whether its thread has ended.
@@ -61,6 +62,8 @@ pub(crate) struct Crew {
     ended: Vec<bool>,
     acknowledged: u64,
     stage: Stage,
+    // The member has given up: there is no group to leave.
+    expelled: bool,
     failure: Option<Error>,
     // When it took its last step, and when it last came back from a pause of the whole process.
     stepped: Timestamp,
@@ -92,13 +95,14 @@ impl Crew {
             workers,
             coordinator,
             member,
-            placement: BTreeMap::new(),
+            placement: Placement::new(count),
             lease: None,
             order: 0,
             settled: vec![(0, BTreeSet::new()); count],
             ended: vec![false; count],
             acknowledged: 0,
             stage: Stage::Working,
+            expelled: false,
             failure: None,
             stepped: Timestamp::MIN,
             resumed: Timestamp::MIN,
@@ -125,7 +129,8 @@ impl Crew {
         if self.stage == Stage::Ending && self.ended.iter().all(|ended| *ended) {
             self.member.acknowledge(&BTreeSet::new());
             self.member.leave();
-            self.stage = Stage::Leaving { until: now.saturating_add(LEAVE_MS) };
+            self.stage =
+                if self.expelled { Stage::Done } else { Stage::Leaving { until: now.saturating_add(LEAVE_MS) } };
         }
         let due = self.member.step(now, &mut *self.coordinator);
         let events: Vec<_> = self.member.events().collect();
@@ -186,14 +191,14 @@ impl Crew {
         let ended = |worker: usize| self.ended.get(worker).copied().unwrap_or(true);
         let stuck = (0..self.workers.len()).find(|worker| !ended(*worker) && silent(worker));
         if let Some(worker) = stuck
-            && self.failure.is_none()
+            && matches!(self.stage, Stage::Working | Stage::Releasing | Stage::Ending)
         {
             let error = Error::Engine(format!(
                 "worker {worker} has taken no step for more than max.poll.interval.ms = {patience}: is user code stuck?"
             ));
             self.hear(Report::Failed { error });
             // It cannot be waited for.
-            self.ended.iter_mut().for_each(|ended| *ended = true);
+            self.hear(Report::Ended { worker });
         }
     }
 
@@ -222,6 +227,7 @@ impl Crew {
         }
         self.acknowledged = self.order;
         let held: BTreeSet<TaskId> = self.settled.iter().flat_map(|(_, held)| held).copied().collect();
+        self.placement.released(&held);
         self.member.acknowledge(&held);
         if self.stage == Stage::Releasing && held.is_empty() {
             self.end();
@@ -235,11 +241,10 @@ impl Crew {
                 self.engine.board.set_lease(&lease);
                 self.lease = Some(lease.clone());
                 let tasks = if self.stage == Stage::Working { tasks } else { BTreeSet::new() };
-                self.place(&tasks);
+                self.placement.assign(tasks);
                 self.order = self.order.saturating_add(1);
                 for (worker, index) in self.workers.iter().zip(0..) {
-                    let mine = self.placement.iter().filter(|(_, placed)| **placed == index);
-                    let tasks = mine.map(|(task, _)| *task).collect();
+                    let tasks = self.placement.of(index);
                     worker.send(WorkerOrder::Granted { order: self.order, lease: lease.clone(), tasks });
                 }
             }
@@ -259,25 +264,9 @@ impl Crew {
                 }
             }
             MemberEvent::Left => self.stage = Stage::Done,
-            MemberEvent::Failed { reason } => self.inbox.send(Report::Failed { error: Error::Group(reason) }),
-        }
-    }
-
-    /// Keeps tasks where they are, drops those that are not ours any more, and gives new ones to the worker with the
-    /// fewest of their sub-topology, then with the fewest in all.
-    fn place(&mut self, tasks: &BTreeSet<TaskId>) {
-        self.placement.retain(|task, _| tasks.contains(task));
-        for task in tasks {
-            if self.placement.contains_key(task) {
-                continue;
-            }
-            let load = |worker: usize| {
-                let own = self.placement.iter().filter(|(_, placed)| **placed == worker);
-                let alike = own.clone().filter(|(other, _)| other.subtopology == task.subtopology).count();
-                (alike, own.count(), worker)
-            };
-            if let Some(worker) = (0..self.workers.len()).min_by_key(|worker| load(*worker)) {
-                self.placement.insert(*task, worker);
+            MemberEvent::Failed { reason } => {
+                self.expelled = true;
+                self.inbox.send(Report::Failed { error: Error::Group(reason) });
             }
         }
     }

@@ -3,6 +3,7 @@
 mod crew;
 mod engine;
 mod mailbox;
+mod placement;
 mod prepare;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use crate::restore::{RestoreOrder, Restorer};
 use crate::time::{Clock, SystemClock};
 use crate::topology::Topology;
 use crate::wake::Waker;
-use crate::worker::Worker;
+use crate::worker::{Worker, WorkerOrder};
 
 /// A thread sleeps no longer than this, so that it notices a clock that jumped with the machine asleep.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -87,41 +88,34 @@ impl KafkaStreams {
         let workers: Vec<_> = (0..engine.config.threads).map(|_| Mailbox::new(Waker::new())).collect();
         let orders = Mailbox::new(Waker::new());
         let shared = Arc::new(Shared::default());
-        let mut threads = Vec::with_capacity(workers.len().saturating_add(2));
-
         let restorer = Restorer::new(Arc::clone(&engine), orders.clone(), workers.clone())?;
-        threads.push(spawn("headwater-restore", &crew, move || run_restorer(restorer))?);
-        for (inbox, index) in workers.iter().zip(0..) {
-            let transactional_id = format!("{}-{instance}-{index}", engine.config.application_id);
-            let (engine, inbox, reports, orders) = (Arc::clone(&engine), inbox.clone(), crew.clone(), orders.clone());
-            let ended = crew.clone();
-            let run = move || {
-                let waker = inbox.waker().clone();
-                let clock = SystemClock::new();
-                let mut worker = Worker::new(engine, index, inbox, reports, orders, &transactional_id, clock.now())?;
-                drive(&clock, &waker, |now| {
-                    let due = worker.step(now)?;
-                    Ok((!worker.is_stopped()).then_some(due))
-                })
-            };
-            let run = move || {
-                // However it ends, the crew is told, and told why first.
-                let ran = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panicked(&*panic)));
-                if let Err(error) = ran {
-                    ended.send(Report::Failed { error });
-                }
-                ended.send(Report::Ended { worker: index });
+        let member = Crew::new(Arc::clone(&engine), crew.clone(), workers.clone(), process_id)?;
+
+        let spawn_all = || {
+            let mut threads = Vec::with_capacity(workers.len().saturating_add(2));
+            threads.push(spawn("headwater-restore", &crew, || run_restorer(restorer))?);
+            for (inbox, index) in workers.iter().zip(0..) {
+                let transactional_id = format!("{}-{instance}-{index}", engine.config.application_id);
+                let (engine, inbox, reports, orders) =
+                    (Arc::clone(&engine), inbox.clone(), crew.clone(), orders.clone());
+                let run = move || run_worker(engine, index, inbox, &reports, orders, &transactional_id);
+                threads.push(spawn(&format!("headwater-worker-{index}"), &crew, run)?);
+            }
+            let (waker, told) = (crew.waker().clone(), Arc::clone(&shared));
+            let (workers, orders) = (workers.clone(), orders.clone());
+            threads.push(spawn("headwater-member", &crew, move || {
+                run_crew(member, &waker, &told, &workers, &orders);
                 Ok(())
-            };
-            threads.push(spawn(&format!("headwater-worker-{index}"), &crew, run)?);
+            })?);
+            Ok(threads)
+        };
+        match spawn_all() {
+            Ok(threads) => Ok(Self { engine, crew, shared, threads }),
+            Err(error) => {
+                stop_all(&workers, &orders);
+                Err(error)
+            }
         }
-        let member = Crew::new(Arc::clone(&engine), crew.clone(), workers, process_id)?;
-        let (waker, told) = (crew.waker().clone(), Arc::clone(&shared));
-        threads.push(spawn("headwater-member", &crew, move || {
-            run_crew(member, &waker, &told, &orders);
-            Ok(())
-        })?);
-        Ok(Self { engine, crew, shared, threads })
     }
 
     /// Where the process stands.
@@ -196,10 +190,11 @@ impl KafkaStreams {
             }
             self.shared.ended.wait(left.min(LONGEST_SLEEP));
         }
-        for thread in self.threads.drain(..) {
-            // The threads report their own panics.
-            let _ = thread.join();
+        // A thread that is stuck, in user code for instance, is left behind: the process is to end all the same.
+        while !self.threads.iter().all(JoinHandle::is_finished) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
         }
+        self.threads.clear();
         self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 }
@@ -242,17 +237,56 @@ fn run_restorer(mut restorer: Restorer) -> Result<()> {
     })
 }
 
-fn run_crew(mut crew: Crew, waker: &Waker, told: &Shared, orders: &Mailbox<RestoreOrder>) {
-    let ran = drive(&SystemClock::new(), waker, |now| {
-        let due = crew.step(now);
-        told.member.store(crew.is_member(), Ordering::SeqCst);
-        Ok((!crew.is_done()).then_some(due))
-    });
-    // Last, so that it closes the stores that the workers have handed over.
-    orders.send(RestoreOrder::Stop);
+/// Runs a worker to its end; the crew is told of it, and why first.
+fn run_worker(
+    engine: Arc<Engine>,
+    index: usize,
+    inbox: Mailbox<WorkerOrder>,
+    reports: &Mailbox<Report>,
+    orders: Mailbox<RestoreOrder>,
+    transactional_id: &str,
+) -> Result<()> {
+    let run = || {
+        let (waker, clock) = (inbox.waker().clone(), SystemClock::new());
+        let mut worker = Worker::new(engine, index, inbox, reports.clone(), orders, transactional_id, clock.now())?;
+        drive(&clock, &waker, |now| {
+            let due = worker.step(now)?;
+            Ok((!worker.is_stopped()).then_some(due))
+        })
+    };
+    let ran = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panicked(&*panic)));
+    if let Err(error) = ran {
+        reports.send(Report::Failed { error });
+    }
+    reports.send(Report::Ended { worker: index });
+    Ok(())
+}
+
+fn run_crew(
+    mut crew: Crew,
+    waker: &Waker,
+    told: &Shared,
+    workers: &[Mailbox<WorkerOrder>],
+    orders: &Mailbox<RestoreOrder>,
+) {
+    let run = || {
+        drive(&SystemClock::new(), waker, |now| {
+            let due = crew.step(now);
+            told.member.store(crew.is_member(), Ordering::SeqCst);
+            Ok((!crew.is_done()).then_some(due))
+        })
+    };
+    let ran = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panicked(&*panic)));
+    stop_all(workers, orders);
     *told.failure.lock().unwrap_or_else(PoisonError::into_inner) = crew.failure().or(ran.err());
     told.done.store(true, Ordering::SeqCst);
     told.ended.wake();
+}
+
+/// Ends the threads of workers and restorer; the restorer last, so that it closes the stores that come back.
+fn stop_all(workers: &[Mailbox<WorkerOrder>], orders: &Mailbox<RestoreOrder>) {
+    workers.iter().for_each(|worker| worker.send(WorkerOrder::Stop));
+    orders.send(RestoreOrder::Stop);
 }
 
 /// A named thread whose error or panic is reported to the crew.

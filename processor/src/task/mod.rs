@@ -119,6 +119,9 @@ impl Task {
     /// Makes the staged writes lasting, with the changelog offsets that they correspond to: after the commit of
     /// the input positions, and once every changelog record is acknowledged.
     pub(crate) fn commit(&mut self, outlet: &Outlet) -> Result<()> {
+        if !self.is_dirty() {
+            return Ok(());
+        }
         let mut offsets = Vec::with_capacity(self.changelogs.len());
         for (index, changelog) in self.changelogs.iter().enumerate() {
             let store = StoreId(u16::try_from(index).map_err(|_| Error::Engine("more than 65,535 stores".to_owned()))?);

@@ -2,7 +2,7 @@
 //! staged entries into the stores.
 
 use super::{Stage, Worker};
-use crate::broker::{ErrorClass, GroupError, GroupRequest, OffsetAndMetadata, Ticket, TransactionCall};
+use crate::broker::{BrokerError, ErrorClass, GroupError, GroupRequest, OffsetAndMetadata, Ticket, TransactionCall};
 use crate::config::millis;
 use crate::error::{Error, Result};
 use crate::record::{Timestamp, TopicPartition};
@@ -10,7 +10,7 @@ use crate::restore::RestoreOrder;
 use crate::runtime::count;
 
 /// Staged bytes of a worker's tasks above which it commits early.
-const STAGED_BYTES_LIMIT: usize = 64 * 1024 * 1024;
+pub(super) const STAGED_BYTES_LIMIT: usize = 64 * 1024 * 1024;
 /// Pause after the group has said "not now", ms.
 const RETRY_MS: i64 = 20;
 
@@ -53,7 +53,7 @@ impl Worker {
 
     /// Starts a commit if it is time, or if tasks wait to be closed.
     pub(super) fn begin_commit_if_due(&mut self, now: Timestamp) -> Result<()> {
-        if self.lease.is_none() || self.held {
+        if !self.may_commit() {
             return Ok(());
         }
         let suspended = self.tasks.values().any(|stage| matches!(stage, Stage::Suspended(_)));
@@ -68,7 +68,7 @@ impl Worker {
         self.close_suspended()
     }
 
-    fn staged_bytes(&mut self) -> usize {
+    pub(super) fn staged_bytes(&mut self) -> usize {
         let running = self.tasks.values_mut().map(|stage| match stage {
             Stage::Running(task) | Stage::Suspended(task) => task.state().staged_bytes(),
             _ => 0,
@@ -79,7 +79,7 @@ impl Worker {
     /// Moves the commit on as far as it goes without waiting.
     pub(super) fn advance_commit(&mut self, now: Timestamp) -> Result<()> {
         if self.voided && matches!(self.phase, Phase::Processing | Phase::Draining) && !self.tasks.is_empty() {
-            return self.abort(now, "the membership is lost", ErrorClass::Abortable);
+            return self.abort(now, abortable("the membership is lost"));
         }
         match self.phase {
             Phase::Processing | Phase::CommittingOffsets(_) => Ok(()),
@@ -136,13 +136,18 @@ impl Worker {
     fn transaction_moved(&mut self, now: Timestamp, outcome: crate::broker::Result<()>) -> Result<()> {
         match (&self.phase, outcome) {
             (Phase::Initialising, Ok(())) => self.begin(),
+            (Phase::Initialising, Err(error)) if error.is_passing() => {
+                tracing::warn!(event = "producer.waiting", worker = self.index, %error, "asking again");
+                self.outlet.producer().start(TransactionCall::Init);
+                Ok(())
+            }
             (Phase::Initialising, Err(error)) => Err(error.into()),
             (Phase::Beginning, Ok(())) => {
                 self.phase = Phase::Processing;
                 Ok(())
             }
             (Phase::SendingOffsets, Ok(())) if self.voided => {
-                self.abort(now, "the membership was lost while positions were sent", ErrorClass::Abortable)
+                self.abort(now, abortable("the membership was lost while positions were sent"))
             }
             (Phase::SendingOffsets, Ok(())) => {
                 self.outlet.producer().start(TransactionCall::Commit);
@@ -157,8 +162,10 @@ impl Worker {
                 self.restart_tasks(now)?;
                 self.begin()
             }
-            (Phase::Aborting | Phase::Beginning, Err(error)) => self.abort(now, &error.message, ErrorClass::Fatal),
-            (_, Err(error)) => self.abort(now, &error.message, error.class),
+            (Phase::Aborting | Phase::Beginning, Err(error)) => {
+                self.abort(now, BrokerError::new(ErrorClass::Fatal, error.message))
+            }
+            (_, Err(error)) => self.abort(now, error),
             (_, Ok(())) => Ok(()),
         }
     }
@@ -204,13 +211,22 @@ impl Worker {
     }
 
     /// Gives up everything since the last commit; the tasks that stay begin again from what is committed.
-    pub(super) fn abort(&mut self, now: Timestamp, reason: &str, class: ErrorClass) -> Result<()> {
-        tracing::warn!(event = "commit.aborted", worker = self.index, reason, "processing again from the last commit");
+    ///
+    /// An error that would come again is the process's end: to try the same records for ever would hide it.
+    pub(super) fn abort(&mut self, now: Timestamp, error: BrokerError) -> Result<()> {
+        if error.is_permanent() {
+            return Err(error.into());
+        }
+        let class = error.class;
+        let producer_is_gone = matches!(class, ErrorClass::Fatal | ErrorClass::Fenced);
+        if matches!(self.phase, Phase::Aborting) && !producer_is_gone {
+            return Ok(());
+        }
+        tracing::warn!(event = "commit.aborted", worker = self.index, %error, "processing again from the last commit");
         count(&self.engine.board.aborts, 1);
         if class == ErrorClass::LeaseVoid {
             count(&self.engine.board.fenced, 1);
         }
-        let producer_is_gone = matches!(class, ErrorClass::Fatal | ErrorClass::Fenced | ErrorClass::Configuration);
         if self.transactional_id.is_some() && !producer_is_gone {
             self.outlet.producer().start(TransactionCall::Abort);
             self.phase = Phase::Aborting;
@@ -221,7 +237,7 @@ impl Worker {
             self.phase = Phase::Processing;
             return Ok(());
         }
-        self.recycle(reason)
+        self.recycle(&error.message)
     }
 
     /// Replaces the producer; for a transactional one the take-over of its id fences what the old one left.
@@ -248,6 +264,7 @@ impl Worker {
     /// made of the last transaction may be unknown here.
     fn restart_tasks(&mut self, now: Timestamp) -> Result<()> {
         self.voided = false;
+        self.last_commit = now;
         self.close_suspended()?;
         let running = self.tasks.extract_if(.., |_, stage| matches!(stage, Stage::Running(_)));
         for (id, stage) in running.collect::<Vec<_>>() {
@@ -277,4 +294,8 @@ impl Worker {
         self.status(id, None);
         Ok(())
     }
+}
+
+fn abortable(reason: &str) -> BrokerError {
+    BrokerError::new(ErrorClass::Abortable, reason)
 }

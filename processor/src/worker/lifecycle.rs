@@ -150,7 +150,6 @@ impl Worker {
 
     /// A task's stores are up to date: it can run.
     fn restored(&mut self, id: TaskId, attempt: u64, backend: Result<Box<dyn Backend>>) -> Result<()> {
-        let backend = backend?;
         let starts = match self.tasks.remove(&id) {
             Some(Stage::Restoring { starts, attempt: current }) if current == attempt => starts,
             other => {
@@ -158,10 +157,13 @@ impl Worker {
                 if let Some(stage) = other {
                     self.tasks.insert(id, stage);
                 }
-                self.restorer.send(RestoreOrder::Close { task: id, backend });
+                if let Ok(backend) = backend {
+                    self.restorer.send(RestoreOrder::Close { task: id, backend });
+                }
                 return Ok(());
             }
         };
+        let backend = backend?;
         let assigned: Vec<_> = self.engine.inputs(id).into_iter().zip(starts).collect();
         let slots = self.consumer.assign(&assigned)?;
         let inputs = assigned.into_iter().zip(slots);

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use headwater_changelog::Backend;
 
 use crate::broker::{
-    Consumer, ConsumerOptions, Coordinator, Isolation, Lease, ProducerOptions, Ticket, TransactionCall, ride_out,
+    Consumer, ConsumerOptions, Coordinator, ErrorClass, Isolation, Lease, ProducerOptions, Ticket, TransactionCall,
+    ride_out,
 };
 use crate::config::Guarantee;
 use crate::error::{Error, Result};
@@ -165,14 +166,21 @@ impl Worker {
         let delivered = self.outlet.producer().poll();
         self.take_orders(now)?;
         if let Err(error) = delivered {
-            self.abort(now, &error.to_string(), error.class)?;
+            // A new producer that is refused its id would be refused it again.
+            let refused = matches!(self.phase, Phase::Initialising) && error.class == ErrorClass::Fatal;
+            if refused {
+                return Err(error.into());
+            }
+            self.abort(now, error)?;
         }
         self.take_answers(now)?;
         self.advance_commit(now)?;
         let mut busy = false;
         if self.phase.may_process() {
             self.start_tasks(now)?;
-            busy = self.process()?;
+            busy = self.process(now)?;
+        }
+        if self.phase.may_process() {
             self.begin_commit_if_due(now)?;
         }
         self.settle();
@@ -180,8 +188,13 @@ impl Worker {
     }
 
     /// Lets each running task process what has been fetched for it. Says whether there was anything.
-    fn process(&mut self) -> Result<bool> {
+    fn process(&mut self, now: Timestamp) -> Result<bool> {
+        if !self.may_commit() && self.staged_bytes() >= commit::STAGED_BYTES_LIMIT {
+            // Nothing can be made lasting now: more would only be held in memory. A lease wakes this worker.
+            return Ok(false);
+        }
         let mut busy = false;
+        let mut failed = None;
         for stage in self.tasks.values_mut() {
             let Stage::Running(task) = stage else { continue };
             for input in task.inputs_mut() {
@@ -199,10 +212,22 @@ impl Worker {
                 // Acknowledgements wake this worker.
                 return Ok(false);
             }
-            let done = task.process(&mut self.outlet, RECORDS_PER_TURN)?;
+            let done = match task.process(&mut self.outlet, RECORDS_PER_TURN) {
+                Ok(done) => done,
+                // The producer has learnt that its transaction, or its id, is lost.
+                Err(Error::Broker(error)) if !error.is_permanent() => {
+                    failed = Some(error);
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
             count(&self.engine.board.processed, done as u64);
             count(&self.engine.board.dropped_null_key, task.take_dropped().null_key);
             busy = true;
+        }
+        if let Some(error) = failed {
+            self.abort(now, error)?;
+            return Ok(false);
         }
         Ok(busy)
     }
@@ -210,17 +235,24 @@ impl Worker {
     fn next_due(&self, now: Timestamp) -> Timestamp {
         let commit = if self.phase.waits_for_acknowledgements() {
             // A pause that the group asked for ends by itself; acknowledgements and leases wake the worker.
-            self.not_before.max(now.saturating_add(1000))
-        } else if self.phase.may_process() && self.is_dirty() {
+            if self.not_before > now { self.not_before } else { Timestamp::MAX }
+        } else if self.phase.may_process() && self.voided && !self.tasks.is_empty() {
+            now
+        } else if self.phase.may_process() && self.may_commit() && self.is_dirty() {
             self.commit_due().max(now.saturating_add(1))
         } else {
             Timestamp::MAX
         };
         let created = self.tasks.values().filter_map(|stage| match stage {
-            Stage::Created { due, .. } => Some(*due),
+            Stage::Created { due, .. } if self.phase.may_process() => Some(*due),
             _ => None,
         });
         created.min().unwrap_or(Timestamp::MAX).min(commit)
+    }
+
+    /// Whether there is a lease to commit under.
+    fn may_commit(&self) -> bool {
+        self.lease.is_some() && !self.held
     }
 
     fn is_dirty(&self) -> bool {
