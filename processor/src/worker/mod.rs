@@ -75,6 +75,9 @@ pub(crate) struct Worker {
     coordinator: Box<dyn Coordinator>,
     outlet: Outlet,
     tasks: BTreeMap<TaskId, Stage>,
+    // Who processed last, and room for the order in which tasks have their turns.
+    last_turn: Option<TaskId>,
+    turns: Vec<TaskId>,
     lease: Option<Lease>,
     held: bool,
     // The order that asks for a report once it is complied with.
@@ -124,6 +127,8 @@ impl Worker {
             coordinator,
             outlet,
             tasks: BTreeMap::new(),
+            last_turn: None,
+            turns: Vec::new(),
             lease: None,
             held: false,
             unsettled: None,
@@ -187,7 +192,8 @@ impl Worker {
         Ok(if busy { now } else { self.next_due(now) })
     }
 
-    /// Lets each running task process what has been fetched for it. Says whether there was anything.
+    /// Lets each running task process what has been fetched for it, beginning after the one that had the last turn:
+    /// where the producer is the bottleneck, the first tasks must not have all of it. Says whether there was anything.
     fn process(&mut self, now: Timestamp) -> Result<bool> {
         if !self.may_commit() && self.staged_bytes() >= commit::STAGED_BYTES_LIMIT {
             // Nothing can be made lasting now: more would only be held in memory. A lease wakes this worker.
@@ -195,8 +201,12 @@ impl Worker {
         }
         let mut busy = false;
         let mut failed = None;
-        for stage in self.tasks.values_mut() {
-            let Stage::Running(task) = stage else { continue };
+        let last = self.last_turn;
+        self.turns.clear();
+        self.turns.extend(self.tasks.keys().filter(|id| Some(**id) > last));
+        self.turns.extend(self.tasks.keys().filter(|id| Some(**id) <= last));
+        for id in &self.turns {
+            let Some(Stage::Running(task)) = self.tasks.get_mut(id) else { continue };
             for input in task.inputs_mut() {
                 if input.is_empty()
                     && let Some(batch) = ride_out(self.consumer.fetch(input.slot(), RECORDS_PER_TURN))?.flatten()
@@ -221,6 +231,7 @@ impl Worker {
                 }
                 Err(error) => return Err(error),
             };
+            self.last_turn = Some(*id);
             count(&self.engine.board.processed, done as u64);
             count(&self.engine.board.dropped_null_key, task.take_dropped().null_key);
             busy = true;
