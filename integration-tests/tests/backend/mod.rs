@@ -49,7 +49,8 @@ pub(crate) fn new_topic(kafka: &Kafka, prefix: &str, partitions: i32) -> Outcome
         name: name.clone(),
         partitions,
         replication: -1,
-        settings: Vec::new(),
+        // Records carry times of years ago, which the broker's retention would delete within a minute.
+        settings: vec![("retention.ms".into(), "-1".into())],
     }])?;
     Ok(name)
 }
